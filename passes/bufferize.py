@@ -1,0 +1,114 @@
+"""`bufferize`: tensors become buffers and results become arguments."""
+
+from dataclasses import dataclass
+
+from torch_mlir import ir
+from torch_mlir.dialects import func, memref
+
+from parc.codegen.irtools import defining_op, entry_functions, run_pipeline, walk
+from parc.errors import CompileError
+from parc.passbase import Pass
+
+# Outside scf: what bufferization has no rule for, with the dialects' own words for it.
+BUFFERIZE = (
+    "eliminate-empty-tensors,"
+    "one-shot-bufferize{bufferize-function-boundaries function-boundary-type-conversion=identity-layout-map"
+    " unknown-type-conversion=identity-layout-map allow-unknown-ops},"
+    "canonicalize,cse"
+)
+
+
+@dataclass
+class Bufferize(Pass):
+    """Tensors become buffers and results become arguments.
+
+        func.func @main(%x: tensor<?xf32>) -> tensor<?xf32> {
+          %e = tensor.empty(%n)
+          %y = linalg.exp ins(%x) outs(%e)
+          return %y
+
+        func.func @main(%x: memref<?xf32>, %y: memref<?xf32> {parc.kind = "result"}) {
+          linalg.exp ins(%x) outs(%y)
+          return
+    """
+
+    name = "bufferize"
+
+    def run(self, module: ir.Module) -> None:
+        functions = entry_functions(module)
+        with module.context:
+            for function in functions:
+                _forbid_writes(function)
+            run_pipeline(module, BUFFERIZE, self.name)
+            _refuse_tensors(module)
+            for function in functions:
+                _results_to_arguments(function)
+
+
+def _forbid_writes(function: func.FuncOp) -> None:
+    """Arguments belong to the caller: bufferization has to copy before it writes to one."""
+    attributes = []
+    for argument, attribute in zip(function.arguments, function.arg_attrs, strict=True):
+        named = {n.name: n.attr for n in ir.DictAttr(attribute)}
+        if isinstance(argument.type, ir.RankedTensorType):
+            named["bufferization.writable"] = ir.BoolAttr.get(False)
+        attributes.append(ir.DictAttr.get(named))
+    function.arg_attrs = ir.ArrayAttr.get(attributes)
+
+
+def _refuse_tensors(module: ir.Module) -> None:
+    """Name the first operation that bufferization left on tensors."""
+    for op in walk(module.operation):
+        values = [*op.operation.operands, *op.operation.results]
+        if any(isinstance(v.type, ir.RankedTensorType | ir.UnrankedTensorType) for v in values):
+            name = op.operation.name
+            if name not in ("bufferization.to_tensor", "bufferization.to_buffer"):
+                raise CompileError(f"the operation '{name}' is not supported on the CPU", op.location)
+
+
+def _results_to_arguments(function: func.FuncOp) -> None:
+    """Append one argument per result and write the results there instead of returning them."""
+    block = function.entry_block
+    terminator = block.operations[len(block.operations) - 1]
+    values = list(terminator.operation.operands)
+    attributes = [{n.name: n.attr for n in ir.DictAttr(a)} for a in function.arg_attrs]
+    results = (
+        list(ir.ArrayAttr(function.attributes["res_attrs"]))
+        if "res_attrs" in function.attributes
+        else [ir.DictAttr.get({}) for _ in values]
+    )
+    for value, attribute in zip(values, results, strict=True):
+        with terminator.location:
+            type_ = _contiguous(value.type)
+            argument = block.add_argument(type_, value.location)
+        attributes.append({n.name: n.attr for n in ir.DictAttr(attribute)} | {"parc.kind": ir.StringAttr.get("result")})
+        owner = defining_op(value)
+        if isinstance(owner, memref.AllocOp) and owner.operation.block == block and value.type == type_:
+            # The first result that owns a buffer computes into it; the same buffer returned again is copied.
+            value.replace_all_uses_with(argument)
+            owner.operation.erase()
+        else:
+            with ir.InsertionPoint(terminator), terminator.location:
+                _store(value, argument)
+    with ir.InsertionPoint(terminator), terminator.location:
+        func.ReturnOp([])
+    terminator.operation.erase()
+    if "res_attrs" in function.attributes:
+        del function.attributes["res_attrs"]
+    type_ = ir.FunctionType.get([a.type for a in block.arguments], [])
+    function.attributes["function_type"] = ir.TypeAttr.get(type_)
+    function.arg_attrs = ir.ArrayAttr.get([ir.DictAttr.get(a) for a in attributes])
+
+
+def _contiguous(type_: ir.Type) -> ir.MemRefType:
+    """The type of the caller's buffer for a result: a scalar result is a buffer of rank 0."""
+    if isinstance(type_, ir.MemRefType):
+        return ir.MemRefType.get(type_.shape, type_.element_type)
+    return ir.MemRefType.get([], type_)
+
+
+def _store(value: ir.Value, argument: ir.Value) -> None:
+    if isinstance(value.type, ir.MemRefType):
+        memref.CopyOp(value, argument)
+    else:
+        memref.StoreOp(value, argument, [])

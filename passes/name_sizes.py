@@ -1,0 +1,216 @@
+"""`name-sizes`: write every tensor size of `@main` in terms of its symbols."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch_mlir import ir
+from torch_mlir.dialects import affine, arith, func, tensor
+
+from parc.codegen.irtools import (
+    constant_int,
+    defining_op,
+    find_function,
+    insert_arguments,
+    run_pipeline,
+    symbol_arguments,
+    walk,
+)
+from parc.errors import CompileError
+from parc.passbase import Pass
+
+
+@dataclass
+class NameSizes(Pass):
+    """Write every tensor size of `@main` in terms of its symbols.
+
+    `tensor.dim` of an argument becomes the size that its `parc.shape` gives; an argument without `parc.shape` gets a
+    new symbol for each dynamic size; results without `parc.shape` get one.
+
+        func.func @main(%x: tensor<?x8xf32>) -> tensor<?x8xf32> {
+          %n = tensor.dim %x, %c0
+          %e = tensor.empty(%n)
+
+        func.func @main(%x_0: index {parc.kind = "symbol", parc.name = "x_0"},
+                        %x: tensor<?x8xf32> {parc.shape = affine_map<()[x_0] -> (x_0, 8)>})
+            -> (tensor<?x8xf32> {parc.shape = affine_map<()[x_0] -> (x_0, 8)>}) {
+          %e = tensor.empty(%x_0)
+    """
+
+    name = "name-sizes"
+
+    def run(self, module: ir.Module) -> None:
+        main = find_function(module, "main")
+        if main is None:
+            raise CompileError("the module has no function @main")
+        with module.context, main.location:
+            _name_unnamed_arguments(main)
+            unnamed = _return_sizes(main)
+            run_pipeline(module, "resolve-shaped-type-result-dims", self.name)
+            _replace_argument_dims(main)
+            run_pipeline(module, "canonicalize,cse", self.name)
+            _name_results(main, unnamed)
+
+
+def _name_unnamed_arguments(main: func.FuncOp) -> None:
+    """Give every argument with dynamic sizes a `parc.shape`, adding symbols where it has none."""
+    attributes = [dict(_items(a)) for a in main.arg_attrs]
+    symbols = symbol_arguments(main)
+    count = len(symbols)
+    names: list[str] = []
+    shapes: dict[int, list[ir.AffineExpr]] = {}
+    for i, argument in enumerate(main.arguments):
+        type_ = argument.type
+        if not isinstance(type_, ir.RankedTensorType) or type_.has_static_shape or "parc.shape" in attributes[i]:
+            continue
+        label = ir.StringAttr(attributes[i]["parc.name"]).value if "parc.name" in attributes[i] else f"arg{i}"
+        shapes[i] = []
+        for d, extent in enumerate(type_.shape):
+            if type_.is_dynamic_dim(d):
+                shapes[i].append(ir.AffineExpr.get_symbol(count + len(names)))
+                names.append(f"{label}_{d}")
+            else:
+                shapes[i].append(ir.AffineExpr.get_constant(extent))
+    if not names:
+        return
+    total = count + len(names)
+    for i, exprs in shapes.items():
+        attributes[i]["parc.shape"] = ir.AffineMapAttr.get(ir.AffineMap.get(0, total, exprs))
+    for attribute in attributes:
+        if "parc.shape" in attribute:
+            exprs = list(ir.AffineMapAttr(attribute["parc.shape"]).value.results)
+            attribute["parc.shape"] = ir.AffineMapAttr.get(ir.AffineMap.get(0, total, exprs))
+    main.arg_attrs = ir.ArrayAttr.get([ir.DictAttr.get(a) for a in attributes])
+    index = ir.IndexType.get()
+    insert_arguments(main, count, [(index, {"parc.kind": "symbol", "parc.name": name}) for name in names])
+
+
+def _items(attributes: ir.Attribute) -> list[tuple[str, ir.Attribute]]:
+    return [(named.name, named.attr) for named in ir.DictAttr(attributes)]
+
+
+def _replace_argument_dims(main: func.FuncOp) -> None:
+    """`tensor.dim` of an argument -> an affine function of the symbols."""
+    symbols = symbol_arguments(main)
+    shapes = {}
+    for argument, attribute in zip(main.arguments, main.arg_attrs, strict=True):
+        dictionary = ir.DictAttr(attribute)
+        if "parc.shape" in dictionary:
+            shapes[argument] = ir.AffineMapAttr(dictionary["parc.shape"]).value
+    for op in walk(main, "tensor.dim"):
+        source, position = op.operation.operands
+        dimension = constant_int(position)
+        if source not in shapes or dimension is None:
+            continue
+        shape = shapes[source]
+        extent = shape.results[dimension]
+        with ir.InsertionPoint(op), op.location:
+            if isinstance(extent, ir.AffineSymbolExpr):
+                size = symbols[extent.position]
+            else:
+                size = affine.AffineApplyOp(ir.AffineMap.get(0, shape.n_symbols, [extent]), symbols).result
+        op.operation.results[0].replace_all_uses_with(size)
+        op.operation.erase()
+
+
+def _return_sizes(main: func.FuncOp) -> list[int]:
+    """Return, besides the results, the sizes of those without `parc.shape`, so that they are simplified with the rest.
+
+    Gives the numbers of these results; `_name_results` undoes it.
+    """
+    attributes = _result_attributes(main)
+    terminator = _terminator(main)
+    values = list(terminator.operands)
+    unnamed = [
+        i for i, v in enumerate(values) if isinstance(v.type, ir.RankedTensorType) and "parc.shape" not in attributes[i]
+    ]
+    with ir.InsertionPoint(terminator):
+        for i in unnamed:
+            for d in range(ir.RankedTensorType(values[i].type).rank):
+                values.append(tensor.DimOp(values[i], arith.constant(ir.IndexType.get(), d)).result)
+    _return(main, values, attributes + [{}] * (len(values) - len(attributes)))
+    return unnamed
+
+
+def _name_results(main: func.FuncOp, unnamed: list[int]) -> None:
+    """Read the returned sizes as functions of the symbols and return the results alone again."""
+    positions = {argument: i for i, argument in enumerate(symbol_arguments(main))}
+    count = len(_terminator(main).operands) - sum(ir.RankedTensorType(main.type.results[i]).rank for i in unnamed)
+    values = list(_terminator(main).operands)
+    attributes = _result_attributes(main)[:count]
+    sizes = iter(values[count:])
+    for i in unnamed:
+        exprs = []
+        for d in range(ir.RankedTensorType(main.type.results[i]).rank):
+            expr = _affine(next(sizes), positions)
+            if expr is None:
+                raise CompileError(f"size {d} of result {i} is not an affine function of the symbols", main.location)
+            exprs.append(expr)
+        attributes[i]["parc.shape"] = ir.AffineMapAttr.get(ir.AffineMap.get(0, len(positions), exprs))
+    _return(main, values[:count], attributes)
+
+
+def _terminator(main: func.FuncOp) -> ir.Operation:
+    operations = main.entry_block.operations
+    return operations[len(operations) - 1].operation
+
+
+def _return(main: func.FuncOp, values: list[ir.Value], attributes: list[dict[str, ir.Attribute]]) -> None:
+    """Make `values` the results of the function."""
+    terminator = _terminator(main)
+    with ir.InsertionPoint(terminator), terminator.location:
+        func.ReturnOp(values)
+    terminator.erase()
+    type_ = ir.FunctionType.get(main.type.inputs, [v.type for v in values])
+    main.attributes["function_type"] = ir.TypeAttr.get(type_)
+    main.attributes["res_attrs"] = ir.ArrayAttr.get([ir.DictAttr.get(a) for a in attributes])
+
+
+def _result_attributes(main: func.FuncOp) -> list[dict[str, ir.Attribute]]:
+    if "res_attrs" not in main.attributes:
+        return [{} for _ in main.type.results]
+    return [dict(_items(a)) for a in ir.ArrayAttr(main.attributes["res_attrs"])]
+
+
+def _affine(value: ir.Value, positions: dict[ir.Value, int]) -> ir.AffineExpr | None:
+    """An index value as an affine expression of the symbols; None when it is not one."""
+    if value in positions:
+        return ir.AffineExpr.get_symbol(positions[value])
+    constant = constant_int(value)
+    if constant is not None:
+        return ir.AffineExpr.get_constant(constant)
+    op = defining_op(value)
+    if isinstance(op, affine.AffineApplyOp):
+        map_ = ir.AffineMapAttr(op.attributes["map"]).value
+        operands = [_affine(v, positions) for v in op.operation.operands]
+        return _substitute(map_.results[0], operands[: map_.n_dims], operands[map_.n_dims :])
+    if isinstance(op, arith.AddIOp | arith.SubIOp | arith.MulIOp):
+        left, right = (_affine(v, positions) for v in op.operands)
+        if left is None or right is None:
+            return None
+        if isinstance(op, arith.MulIOp):
+            return left * right
+        return left + right if isinstance(op, arith.AddIOp) else left - right
+    return None
+
+
+def _substitute(
+    expr: ir.AffineExpr, dims: Sequence[ir.AffineExpr | None], symbols: Sequence[ir.AffineExpr | None]
+) -> ir.AffineExpr | None:
+    """`expr` with its dimensions and symbols replaced; None when one that it uses is None."""
+    if isinstance(expr, ir.AffineDimExpr):
+        return dims[expr.position]
+    if isinstance(expr, ir.AffineSymbolExpr):
+        return symbols[expr.position]
+    if not isinstance(expr, ir.AffineBinaryExpr):
+        return expr
+    left, right = (_substitute(e, dims, symbols) for e in (expr.lhs, expr.rhs))
+    if left is None or right is None:
+        return None
+    build = {
+        ir.AffineAddExpr: ir.AffineExpr.get_add,
+        ir.AffineMulExpr: ir.AffineExpr.get_mul,
+        ir.AffineModExpr: ir.AffineExpr.get_mod,
+        ir.AffineFloorDivExpr: ir.AffineExpr.get_floor_div,
+        ir.AffineCeilDivExpr: ir.AffineExpr.get_ceil_div,
+    }
+    return build[type(expr)](left, right)

@@ -1,0 +1,228 @@
+"""`plan-buffers`: every buffer of a call becomes a slice of one arena."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch_mlir import ir
+from torch_mlir.dialects import arith, func, memref
+
+from parc.codegen.irtools import (
+    arguments_of_kind,
+    defining_op,
+    entry_functions,
+    insert_arguments,
+    is_inside,
+    symbol_arguments,
+    walk,
+)
+from parc.errors import CompileError
+from parc.passbase import Pass
+
+# Buffers start on a cache line; the arena's first line is the status word (see `lower-asserts`).
+ALIGNMENT = 64
+# What a size may be computed by.
+SIZE_DIALECTS = ("arith", "affine")
+
+
+@dataclass
+class PlanBuffers(Pass):
+    """Every buffer of a call becomes a slice of one arena.
+
+    Buffers that are never in use together share their place. A buffer inside `parc.team` has a copy for each thread.
+
+        func.func @main(%T: index {parc.kind = "symbol"}, ...) {
+          %a = memref.alloc(%T) : memref<?x8xf32>
+
+        func.func @main(%tid: index, %nthreads: index, %arena: memref<?xi8>, %T: index, ...) {
+          %a = memref.view %arena[%offset][%T] : memref<?xi8> to memref<?x8xf32>
+        func.func @arena_size(%nthreads: index, %T: index) -> index
+    """
+
+    name = "plan-buffers"
+
+    def run(self, module: ir.Module) -> None:
+        functions = entry_functions(module)
+        with module.context, ir.Location.unknown():
+            plans = [(f, _plan(f)) for f in functions]
+            _build_arena_size(module, plans)
+            for function, slots in plans:
+                _use_arena(function, slots)
+
+
+@dataclass
+class _Buffer:
+    """One allocation; `first` and `last` are the positions of its uses among the operations of the function's block."""
+
+    alloc: memref.AllocOp
+    first: int
+    last: int
+
+    @property
+    def per_thread(self) -> bool:
+        return is_inside(self.alloc, "parc.team")
+
+    @property
+    def size_key(self) -> tuple[object, ...]:
+        """Equal for buffers that surely have the same size."""
+        type_ = ir.MemRefType(self.alloc.operation.results[0].type)
+        return (type_, self.per_thread, *self.alloc.operation.operands)
+
+
+def _plan(function: func.FuncOp) -> list[list[_Buffer]]:
+    """The function's buffers grouped by slot: the members of a slot are never in use together."""
+    position = {op.operation: i for i, op in enumerate(function.entry_block.operations)}
+
+    def top_level(op: ir.OpView | ir.Operation) -> int:
+        current = op.operation
+        while current not in position:
+            current = current.parent.operation
+        return position[current]
+
+    buffers = []
+    for alloc in walk(function, "memref.alloc"):
+        uses = [top_level(user) for user in _users(alloc.operation.results[0])] or [top_level(alloc)]
+        buffers.append(_Buffer(alloc, min(uses), max(uses)))
+    slots: list[list[_Buffer]] = []
+    for buffer in sorted(buffers, key=lambda b: b.first):
+        free = [slot for slot in slots if slot[-1].last < buffer.first]
+        best = next((slot for slot in free if slot[-1].size_key == buffer.size_key), free[0] if free else None)
+        if best is None:
+            slots.append([buffer])
+        else:
+            best.append(buffer)
+    return slots
+
+
+def _users(value: ir.Value) -> list[ir.Operation]:
+    """The operations that use a buffer, directly or through a view of it."""
+    users = []
+    pending, seen = [value], {value}
+    while pending:
+        for use in pending.pop().uses:
+            owner = use.owner.operation
+            users.append(owner)
+            # A terminator hands the buffer to the results of the operation around it.
+            around = owner.parent.operation if owner.name in ("scf.yield", "scf.condition") else owner
+            for result in around.results:
+                if isinstance(result.type, ir.MemRefType) and result not in seen:
+                    seen.add(result)
+                    pending.append(result)
+    return users
+
+
+class _Layout:
+    """Emits the computation of the slots' offsets, in bytes, at the current insertion point."""
+
+    def __init__(self, replacements: dict[ir.Value, ir.Value], nthreads: ir.Value) -> None:
+        self._copies = dict(replacements)
+        self._nthreads = nthreads
+        self.offsets: list[ir.Value] = []
+        self.strides: dict[memref.AllocOp, ir.Value] = {}
+        self.end = index_constant(ALIGNMENT)
+
+    def add(self, slot: Sequence[_Buffer]) -> None:
+        """Place one slot behind what has been placed."""
+        self.offsets.append(self.end)
+        largest = None
+        for buffer in slot:
+            size = self._bytes(buffer)
+            largest = size if largest is None else arith.MaxUIOp(largest, size).result
+        self.end = arith.AddIOp(self.end, largest).result
+
+    def sizes(self, alloc: memref.AllocOp) -> list[ir.Value]:
+        """The dynamic sizes of a buffer."""
+        return [self._copy(v, alloc) for v in alloc.operation.operands]
+
+    def _bytes(self, buffer: _Buffer) -> ir.Value:
+        type_ = ir.MemRefType(buffer.alloc.operation.results[0].type)
+        count = 1
+        for d in range(type_.rank):
+            count *= 1 if type_.is_dynamic_dim(d) else type_.get_dim_size(d)
+        size = index_constant(count * _element_bytes(type_.element_type))
+        for value in self.sizes(buffer.alloc):
+            size = arith.MulIOp(size, value).result
+        size = arith.AddIOp(size, index_constant(ALIGNMENT - 1)).result
+        size = arith.AndIOp(size, index_constant(-ALIGNMENT)).result
+        if buffer.per_thread:
+            self.strides[buffer.alloc] = size
+            size = arith.MulIOp(size, self._nthreads).result
+        return size
+
+    def _copy(self, value: ir.Value, alloc: memref.AllocOp) -> ir.Value:
+        """Compute a size from the symbols."""
+        if value not in self._copies:
+            op = defining_op(value)
+            if op is None or op.operation.name.split(".")[0] not in SIZE_DIALECTS:
+                raise CompileError("the size of this value is not a function of the inputs' sizes", alloc.location)
+            operands = [self._copy(v, alloc) for v in op.operation.operands]
+            copy = op.operation.clone()
+            for i, operand in enumerate(operands):
+                copy.operands[i] = operand
+            self._copies.update(zip(op.operation.results, copy.results, strict=True))
+        return self._copies[value]
+
+
+def index_constant(value: int) -> ir.Value:
+    """`arith.constant` of type index."""
+    return arith.constant(ir.IndexType.get(), value)
+
+
+def _element_bytes(type_: ir.Type) -> int:
+    if isinstance(type_, ir.IndexType):
+        return 8
+    if isinstance(type_, ir.ComplexType):
+        return 2 * _element_bytes(type_.element_type)
+    return -(-type_.width // 8)
+
+
+def _build_arena_size(module: ir.Module, plans: Sequence[tuple[func.FuncOp, list[list[_Buffer]]]]) -> None:
+    """Add `@arena_size(%nthreads, symbols...)`: the bytes of the arena, enough for each of the entry functions."""
+    index = ir.IndexType.get()
+    symbols = next(symbol_arguments(f) for f, _ in plans if f.name.value == "main")
+
+    def layout(values: Sequence[ir.Value]) -> ir.Value:
+        size = index_constant(ALIGNMENT)
+        for _, slots in plans:
+            layout = _Layout(dict(zip(symbols, values[1:], strict=True)), values[0])
+            for slot in slots:
+                layout.add(slot)
+            size = arith.MaxUIOp(size, layout.end).result
+        return size
+
+    _build_function(module, "arena_size", [index] * (1 + len(symbols)), layout)
+
+
+def _build_function(
+    module: ir.Module, name: str, types: Sequence[ir.Type], body: Callable[[Sequence[ir.Value]], ir.Value]
+) -> None:
+    with ir.InsertionPoint(module.body):
+        function = func.FuncOp(name, ir.FunctionType.get(list(types), [ir.IndexType.get()]))
+        block = function.add_entry_block()
+        with ir.InsertionPoint(block):
+            func.ReturnOp([body(list(block.arguments))])
+
+
+def _use_arena(function: func.FuncOp, slots: list[list[_Buffer]]) -> None:
+    """Add the arguments of a team's program and replace every allocation by a view of the arena."""
+    index, arena_type = ir.IndexType.get(), ir.MemRefType.get([ir.ShapedType.get_dynamic_size()], ir.IntegerType.get_signless(8))
+    insert_arguments(
+        function,
+        0,
+        [(index, {"parc.kind": "thread"}), (index, {"parc.kind": "threads"}), (arena_type, {"parc.kind": "arena"})],
+    )
+    (tid,), (nthreads,), (arena,) = (arguments_of_kind(function, k) for k in ("thread", "threads", "arena"))
+    symbols = symbol_arguments(function)
+    with ir.InsertionPoint.at_block_begin(function.entry_block):
+        layout = _Layout(dict(zip(symbols, symbols, strict=True)), nthreads)
+        for slot in slots:
+            layout.add(slot)
+        for slot, start in zip(slots, layout.offsets, strict=True):
+            for buffer in slot:
+                offset = start
+                if buffer.per_thread:
+                    offset = arith.AddIOp(start, arith.MulIOp(tid, layout.strides[buffer.alloc]).result).result
+                alloc = buffer.alloc
+                result = alloc.operation.results[0]
+                view = memref.ViewOp(result.type, arena, offset, layout.sizes(alloc), loc=alloc.location)
+                result.replace_all_uses_with(view.result)
+                alloc.operation.erase()

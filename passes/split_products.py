@@ -1,0 +1,384 @@
+"""`split-products`: matrix products that need not wait for the recurrence become equations of their own.
+
+A cell multiplies its input and its state by weights.  The product with the input depends on no
+earlier step, so it moves to an equation without recurrence, which can run for many steps at
+once as one large matrix product; and where a product needs a value that the same step computes
+(the reset gate of a GRU), the cell is cut into stages:
+
+    cell[t]:     c = x[t] * W + h[t] * U;  h[t+1] = tanh(c)
+  becomes
+    cell_in0[t]: p[t+1] = x[t] * W
+    cell[t]:     c = p[t+1] + h[t] * U;    h[t+1] = tanh(c)
+
+A product of a concatenation, `[x, h] * W`, is first written as `x * W1 + h * W2`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch_mlir import ir
+from torch_mlir.dialects import arith, linalg, tensor
+
+from parc.errors import CompileError
+from parc.passbase import Pass
+
+#: Products of a tile with a weight; the tile is the first input (the second of `linalg.matvec`).
+_PRODUCTS = {"linalg.matmul": 0, "linalg.vecmat": 0, "linalg.matvec": 1}
+_CHEAP = ("arith.constant", "tensor.empty", "linalg.fill")
+_VIEWS = ("tensor.extract_slice", "tensor.collapse_shape", "tensor.expand_shape", "tensor.cast")
+
+
+@dataclass
+class SplitProducts(Pass):
+    """Give input products and the stages of a cell equations of their own."""
+
+    name: ClassVar[str] = "split-products"
+
+    def run(self, module: ir.Module) -> None:
+        for func in module.body.operations:
+            if func.operation.name != "func.func":
+                continue
+            for block in func.operation.regions[0].blocks:
+                for op in list(block.operations):
+                    if op.operation.name == "parc.system":
+                        _split_system(op.operation)
+
+
+def _split_system(system: ir.Operation) -> None:
+    equations = [o.operation for o in system.regions[0].blocks[0].operations if o.operation.name == "parc.equation"]
+    for equation in equations:
+        _split_concatenations(system, equation)
+    cyclic = _recurrent_arrays(equations)
+    for equation in equations:
+        _Splitter(system, equation, cyclic[equation]).run()
+
+
+# -- [a, b] * W = a * W1 + b * W2 ------------------------------------------------------------------------------
+
+
+def _split_concatenations(system: ir.Operation, equation: ir.Operation) -> None:
+    for op in list(equation.regions[0].blocks[0].operations):
+        product = op.operation
+        if product.name not in ("linalg.matmul", "linalg.vecmat"):
+            continue
+        tile, weight, init = product.operands
+        if isinstance(tile.owner, ir.Block) or tile.owner.name != "tensor.concat" or not _is_outside(weight, equation):
+            continue
+        concat = tile.owner.operation
+        if concat.attributes["dim"].value != tile.type.rank - 1:
+            continue
+        depth = 0
+        total = init
+        for piece in concat.operands:
+            count = piece.type.shape[-1]
+            with ir.InsertionPoint(system), product.location:
+                rows = _weight_rows(weight, depth, count)
+            with ir.InsertionPoint(product), product.location:
+                total = _product_like(product, piece, rows, total)
+            depth += count
+        product.results[0].replace_all_uses_with(total)
+        product.erase()
+        if not list(concat.results[0].uses):
+            concat.erase()
+
+
+def _weight_rows(weight: ir.Value, start: int, count: int) -> ir.Value:
+    columns = weight.type.shape[1]
+    type_ = ir.RankedTensorType.get([count, columns], weight.type.element_type)
+    return tensor.ExtractSliceOp(type_, weight, [], [], [], [start, 0], [count, columns], [1, 1]).result
+
+
+def _product_like(product: ir.Operation, tile: ir.Value, weight: ir.Value, init: ir.Value) -> ir.Value:
+    clone = product.clone()
+    for i, value in enumerate((tile, weight, init)):
+        clone.operands[i] = value
+    return clone.results[0]
+
+
+# -- stages ----------------------------------------------------------------------------------------------------
+
+
+def _recurrent_arrays(equations: list[ir.Operation]) -> dict[ir.Operation, set[ir.Value]]:
+    """For each equation, the unknown arrays whose values depend on it: those on a cycle through it."""
+    writes = {e: {o.operands[1] for o in _named(e, "parc.write")} for e in equations}
+    reads = {e: {o.operands[0] for o in _named(e, "parc.read")} for e in equations}
+    users = {e: [u for u in equations if writes[e] & reads[u]] for e in equations}
+    result = {}
+    for equation in equations:
+        reached: set[ir.Operation] = set()
+        pending = [equation]
+        while pending:
+            for user in users[pending.pop()]:
+                if user not in reached:
+                    reached.add(user)
+                    pending.append(user)
+        result[equation] = set().union(*(writes[e] for e in reached | {equation}))
+    return result
+
+
+def _named(equation: ir.Operation, name: str) -> list[ir.Operation]:
+    return [o.operation for o in equation.regions[0].blocks[0].operations if o.operation.name == name]
+
+
+def _is_outside(value: ir.Value, equation: ir.Operation) -> bool:
+    """Whether a value is defined outside the equation's body."""
+    block = equation.regions[0].blocks[0]
+    return (value.owner if isinstance(value.owner, ir.Block) else value.owner.operation.block) != block
+
+
+@dataclass
+class _Stage:
+    """What will be one equation: its operations, in order."""
+
+    name: str
+    ops: list[ir.Operation] = field(default_factory=list)
+
+
+class _Splitter:
+    """Cuts one equation into input products and stages."""
+
+    def __init__(self, system: ir.Operation, equation: ir.Operation, cyclic: set[ir.Value]) -> None:
+        self.system = system
+        self.equation = equation
+        self.cyclic = cyclic
+        self.block = equation.regions[0].blocks[0]
+        self.label = ir.StringAttr(equation.attributes["name"]).value
+        #: Operations that any stage can repeat for itself: reads, their views, empty and constant tensors.
+        self.shared: set[ir.Operation] = set()
+        self.level: dict[ir.Operation, int] = {}
+        self.inputs: list[ir.Operation] = []
+
+    def run(self) -> None:
+        for op in self.block.operations:
+            self._place(op.operation)
+        depth = max(self.level.values(), default=0)
+        is_recurrent = any(o.operands[0] in self.cyclic for o in _named(self.equation, "parc.read"))
+        products = self.inputs if is_recurrent else []
+        for op in self.inputs:
+            if not is_recurrent:
+                self.level[op] = self._operand_level(op)
+        if not products and depth == 0:
+            return
+        stages = [_Stage(f"{self.label}_in{i}", [op]) for i, op in enumerate(products)]
+        for level in range(depth + 1):
+            name = self.label if level == depth else f"{self.label}_stage{level}"
+            ops = [o.operation for o in self.block.operations if self.level.get(o.operation) == level]
+            stages.append(_Stage(name, ops))
+        self._emit(stages)
+
+    def _place(self, op: ir.Operation) -> None:
+        if op.name == "parc.read" or (op.name in _CHEAP + _VIEWS and all(self._is_shared(v) for v in op.operands)):
+            self.shared.add(op)
+            return
+        position = _PRODUCTS.get(op.name)
+        if position is not None and _is_outside(op.operands[1 - position], self.equation):
+            tile = op.operands[position]
+            if self._is_shared(tile) and self._is_zero(op.operands[2]) and not self._reads_cycle(tile):
+                self.inputs.append(op)
+                return
+            waits = 0 if self._is_shared(tile) else 1
+            self.level[op] = max(self._value_level(tile) + waits, self._value_level(op.operands[2]))
+            return
+        self.level[op] = self._operand_level(op)
+
+    def _operand_level(self, op: ir.Operation) -> int:
+        return max((self._value_level(v) for v in op.operands), default=0)
+
+    def _value_level(self, value: ir.Value) -> int:
+        return 0 if isinstance(value.owner, ir.Block) else self.level.get(value.owner.operation, 0)
+
+    def _is_shared(self, value: ir.Value) -> bool:
+        if _is_outside(value, self.equation) or isinstance(value.owner, ir.Block):
+            return True
+        return value.owner.operation in self.shared
+
+    def _is_zero(self, init: ir.Value) -> bool:
+        """A product is moved only when it starts from zero; otherwise its start would be added twice."""
+        if isinstance(init.owner, ir.Block) or init.owner.name != "linalg.fill":
+            return False
+        scalar = init.owner.operands[0]
+        if isinstance(scalar.owner, ir.Block) or scalar.owner.name != "arith.constant":
+            return False
+        return scalar.owner.attributes["value"].value == 0
+
+    def _reads_cycle(self, value: ir.Value) -> bool:
+        if isinstance(value.owner, ir.Block):
+            return False
+        op = value.owner.operation
+        if op.name == "parc.read":
+            return op.operands[0] in self.cyclic
+        return op in self.shared and any(self._reads_cycle(v) for v in op.operands)
+
+    # -- writing the new equations -----------------------------------------------------------------------------
+
+    def _emit(self, stages: list[_Stage]) -> None:
+        home = {op: i for i, stage in enumerate(stages) for op in stage.ops}
+        crossing: dict[ir.Value, ir.Value] = {}
+        for i, stage in enumerate(stages):
+            for value in _operands_within(stage.ops):
+                owner = None if isinstance(value.owner, ir.Block) else value.owner.operation
+                if owner in home and home[owner] < i and value not in crossing:
+                    crossing[value] = self._unknown(value, f"{stages[home[owner]].name}_p{len(crossing)}")
+        write = _named(self.equation, "parc.write")[0]
+        for i, stage in enumerate(stages):
+            own = [v for v in crossing if home[v.owner.operation] == i]
+            self._emit_stage(stage, crossing, own, write.attributes["at"])
+        self.equation.erase()
+
+    def _unknown(self, value: ir.Value, name: str) -> ir.Value:
+        """An array for a value that one stage hands to a later one, indexed like the equation's first write."""
+        write = _named(self.equation, "parc.write")[0]
+        leading = len(write.attributes["at"].value.results)
+        shape = write.operands[1].owner.attributes["shape"].value
+        tile = self._extents(value)
+        exprs = [*list(shape.results)[:leading], *tile]
+        dynamic = ir.ShapedType.get_dynamic_size()
+        static = [e.value if isinstance(e, ir.AffineConstantExpr) else dynamic for e in exprs]
+        first = self.system.regions[0].blocks[0].operations[0]
+        with ir.InsertionPoint(first), value.owner.operation.location:
+            return ir.Operation.create(
+                "parc.unknown",
+                results=[ir.RankedTensorType.get(static, value.type.element_type)],
+                attributes={
+                    "name": ir.StringAttr.get(name),
+                    "shape": ir.AffineMapAttr.get(ir.AffineMap.get(0, shape.n_symbols, exprs)),
+                },
+            ).results[0]
+
+    def _extents(self, value: ir.Value) -> list[ir.AffineExpr]:
+        """The extents of a tile as affine expressions of the system's symbols."""
+        op = value.owner.operation
+        type_ = value.type
+        if type_.has_static_shape:
+            return [ir.AffineExpr.get_constant(s) for s in type_.shape]
+        if op.name == "parc.read":
+            array = op.operands[0]
+            leading = len(op.attributes["at"].value.results)
+            if not isinstance(array.owner, ir.Block) and array.owner.name == "parc.unknown":
+                return list(array.owner.attributes["shape"].value.results)[leading:]
+        if op.name.startswith("linalg."):
+            return self._extents(op.operands[len(op.operands) - 1])
+        if op.name == "tensor.collapse_shape":
+            source = self._extents(op.operands[0])
+            groups = [[d.value for d in g] for g in op.attributes["reassociation"]]
+            return [_product([source[d] for d in group]) for group in groups]
+        if op.name == "tensor.extract_slice":
+            segments = list(op.attributes["operandSegmentSizes"])
+            dynamic = list(op.operands)[segments[0] + segments[1] : sum(segments[:3])]
+        elif op.name in ("tensor.empty", "tensor.expand_shape"):
+            dynamic = [v for v in op.operands if isinstance(v.type, ir.IndexType)]
+        else:
+            raise _unsupported(op)
+        fresh = iter(dynamic)
+        return [
+            self._affine(next(fresh)) if type_.is_dynamic_dim(d) else ir.AffineExpr.get_constant(type_.shape[d])
+            for d in range(type_.rank)
+        ]
+
+    def _affine(self, value: ir.Value) -> ir.AffineExpr:
+        """An index value as an affine expression of the symbols."""
+        symbols = list(self.system.operands)
+        if value in symbols:
+            return ir.AffineExpr.get_symbol(symbols.index(value))
+        op = value.owner.operation if not isinstance(value.owner, ir.Block) else None
+        if op is not None and op.name == "arith.constant":
+            return ir.AffineExpr.get_constant(op.attributes["value"].value)
+        combine = {"arith.addi": ir.AffineExpr.get_add, "arith.muli": ir.AffineExpr.get_mul}
+        if op is not None and op.name in combine:
+            return combine[op.name](self._affine(op.operands[0]), self._affine(op.operands[1]))
+        if op is not None and op.name == "arith.floordivsi":
+            return ir.AffineExpr.get_floor_div(self._affine(op.operands[0]), self._affine(op.operands[1]))
+        raise _unsupported(self.equation)
+
+    def _emit_stage(
+        self, stage: _Stage, crossing: dict[ir.Value, ir.Value], own: list[ir.Value], at: ir.Attribute
+    ) -> None:
+        needed = self._with_shared(stage.ops, own)
+        with ir.InsertionPoint(self.equation):
+            equation = ir.Operation.create(
+                "parc.equation",
+                attributes={"name": ir.StringAttr.get(stage.name), "domain": self.equation.attributes["domain"]},
+                regions=1,
+                loc=stage.ops[-1].location,
+            )
+        types = [a.type for a in self.block.arguments]
+        block = equation.regions[0].blocks.append(*types, arg_locs=[equation.location] * len(types))
+        mapping: dict[ir.Value, ir.Value] = dict(zip(self.block.arguments, block.arguments, strict=True))
+        with ir.InsertionPoint(block):
+            for value, array in crossing.items():
+                if value not in own and any(value in _operands_within([o]) for o in needed):
+                    read = ir.Operation.create(
+                        "parc.read",
+                        results=[value.type],
+                        operands=[array],
+                        attributes={"at": at},
+                        loc=value.owner.operation.location,
+                    )
+                    mapping[value] = read.results[0]
+            for op in needed:
+                clone = op.clone()
+                _remap(clone, mapping)
+                mapping.update(zip(op.results, clone.results, strict=True))
+            for value in own:
+                ir.Operation.create(
+                    "parc.write",
+                    operands=[mapping[value], crossing[value]],
+                    attributes={"at": at},
+                    loc=value.owner.operation.location,
+                )
+
+    def _with_shared(self, ops: Iterable[ir.Operation], own: list[ir.Value]) -> list[ir.Operation]:
+        """The operations of a stage and the shared ones that they use, in program order."""
+        wanted = set(ops)
+        for op in reversed(list(self.block.operations)):
+            operation = op.operation
+            if operation in self.shared and any(user in wanted for user in _users(operation)):
+                wanted.add(operation)
+        return [o.operation for o in self.block.operations if o.operation in wanted]
+
+
+def _users(op: ir.Operation) -> list[ir.Operation]:
+    """The operations of the same block that use a result, themselves or in a region."""
+    found = []
+    for result in op.results:
+        for use in result.uses:
+            user = use.owner.operation
+            while user.block != op.block:
+                user = user.parent
+            found.append(user)
+    return found
+
+
+def _product(extents: list[ir.AffineExpr]) -> ir.AffineExpr:
+    total = ir.AffineExpr.get_constant(1)
+    for extent in extents:
+        total = extent if total == ir.AffineExpr.get_constant(1) else ir.AffineExpr.get_mul(total, extent)
+    return total
+
+
+def _operands_within(ops: Iterable[ir.Operation]) -> list[ir.Value]:
+    """Operands of operations and of everything nested in them."""
+    values: list[ir.Value] = []
+    pending = list(ops)
+    while pending:
+        op = pending.pop(0)
+        values.extend(op.operands)
+        for region in op.regions:
+            for block in region.blocks:
+                pending.extend(o.operation for o in block.operations)
+    return values
+
+
+def _remap(op: ir.Operation, mapping: dict[ir.Value, ir.Value]) -> None:
+    for i, value in enumerate(op.operands):
+        if value in mapping:
+            op.operands[i] = mapping[value]
+    for region in op.regions:
+        for block in region.blocks:
+            for inner in block.operations:
+                _remap(inner.operation, mapping)
+
+
+def _unsupported(op: ir.Operation) -> CompileError:
+    return CompileError(f"cannot express the shape of a value of '{op.name}' in the system's symbols", op.location)

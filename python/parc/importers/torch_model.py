@@ -1,0 +1,295 @@
+"""Imports torch programs: modules, plain functions, and exported programs (`.pt2`).
+
+`Program` gives all of them one form: a function of a flat list of tensors, with the structure
+of its arguments kept apart.  `emit` lowers recordings of it at several sizes to one module of
+traces in linalg-on-tensors form.
+"""
+
+import inspect
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch_mlir import ir
+from torch_mlir.dialects import torch as torch_dialect
+from torch_mlir.extras.fx_importer import FxImporter, FxImporterHooks
+from torch_mlir.passmanager import PassManager
+
+from parc.errors import CompileError
+from parc.importers.torch_trace import Recording, record, user_line
+
+_TO_LINALG = (
+    "builtin.module(func.func(torch-match-quantized-custom-ops),"
+    "torchdynamo-export-to-torch-backend-pipeline{extra-library= shape-dtype-refine=true},"
+    "torch-backend-to-linalg-on-tensors-backend-pipeline)"
+)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A torch callable with its example call taken apart.
+
+    `leaves` are the flattened (args, kwargs): a tensor's name where the leaf is a tensor
+    input, else None; `constants` the other leaves' values, in order.
+    """
+
+    function: Callable[..., object]
+    module: nn.Module | None
+    spec: pytree.TreeSpec
+    names: tuple[str, ...]
+    examples: tuple[Tensor, ...]
+    leaves: tuple[int | None, ...]
+    constants: tuple[object, ...]
+    fake: FakeTensorMode
+    parameters: Mapping[str, Tensor]
+
+    @staticmethod
+    def of(function: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object]) -> "Program":
+        """Take a call apart; raises `CompileError` when the arguments do not fit the function."""
+        if isinstance(function, torch.jit.ScriptModule | torch.jit.ScriptFunction):
+            raise CompileError("TorchScript programs are not supported: pass the nn.Module itself or an exported program")
+        flat, spec = pytree.tree_flatten((tuple(args), dict(kwargs)))
+        labels = argument_names(function, args, kwargs)
+        leaves: list[int | None] = []
+        names, examples, constants = [], [], []
+        for label, leaf in zip(labels, flat, strict=True):
+            if isinstance(leaf, Tensor):
+                _check_input(label, leaf)
+                leaves.append(len(examples))
+                names.append(label)
+                examples.append(leaf)
+            else:
+                leaves.append(None)
+                constants.append(leaf)
+        module = function if isinstance(function, nn.Module) else None
+        parameters: dict[str, Tensor] = {}
+        if module is not None:
+            parameters |= dict(module.named_parameters())
+            parameters |= dict(module.named_buffers())
+        return Program(
+            function, module, spec, tuple(names), tuple(examples), tuple(leaves), tuple(constants),
+            FakeTensorMode(), parameters,
+        )  # fmt: skip
+
+    def call(self, tensors: Sequence[Tensor]) -> object:
+        """Call the program with these tensors in the places of the example's."""
+        constants = iter(self.constants)
+        flat = [next(constants) if place is None else tensors[place] for place in self.leaves]
+        args, kwargs = pytree.tree_unflatten(flat, self.spec)
+        return self.function(*args, **kwargs)
+
+    def record(self, shapes: Sequence[Sequence[int]], known: Sequence[Tensor] = (), limit: int | None = None) -> Recording:
+        """Run on fake inputs of these shapes (see `torch_trace.record`)."""
+        inputs = [
+            (name, tuple(shape), example.dtype)
+            for name, shape, example in zip(self.names, shapes, self.examples, strict=True)
+        ]
+        names = {id(tensor): name for name, tensor in self.parameters.items()}
+        with _state_kept(self.module):
+            return record(self.call, inputs, fake=self.fake, known=known, names=names, limit=limit)
+
+
+def argument_names(
+    function: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object]
+) -> tuple[str, ...]:
+    """A name for every leaf of the flattened call: `x`, `state[0]`, `hx[1][0]`."""
+    target = function.forward if isinstance(function, nn.Module) else function
+    try:
+        signature = inspect.signature(target)
+    except (TypeError, ValueError):  # builtins have none
+        roots = [f"arg{i}" for i in range(len(args))]
+    else:
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as e:
+            raise CompileError(f"the example inputs do not fit the model: {e}") from None
+        roots = _positional_names(signature, len(args))
+    labels = []
+    for root, value in [*zip(roots, args, strict=True), *kwargs.items()]:
+        labels += [root + pytree.keystr(path) for path, _ in pytree.tree_flatten_with_path(value)[0]]
+    return tuple(labels)
+
+
+def parameter_names(program: Program, captured: Sequence[Tensor]) -> tuple[str, ...]:
+    """Names of the tensors that recordings captured: the module's own, else the closure variable's, else a number."""
+    names = {id(tensor): name for name, tensor in program.parameters.items()}
+    if program.module is None and inspect.isfunction(program.function):
+        scope = inspect.getclosurevars(program.function)
+        for name, value in [*scope.globals.items(), *scope.nonlocals.items()]:
+            inner = dict(value.named_parameters()) if isinstance(value, nn.Module) else {}
+            for key, tensor in inner.items():
+                names.setdefault(id(tensor), f"{name}.{key}")
+            if isinstance(value, Tensor):
+                names.setdefault(id(value), name)
+    return tuple(names.get(id(t), f"constant{i}") for i, t in enumerate(captured))
+
+
+def emit(
+    recordings: Sequence[Recording],
+    sizes: Sequence[Sequence[int]],
+    symbols: Sequence[str],
+    inputs: Sequence[str],
+    parameters: Sequence[str],
+    context: ir.Context,
+) -> ir.Module:
+    """Lower recordings to one module of traces `@main_0`, `@main_1`, ... (docs/architecture.md, "Traces")."""
+    torch_dialect.register_dialect(context)
+    module = ir.Module.create(ir.Location.unknown(context))
+    importer = FxImporter(module=module, config_check=False, hooks=_InlineConstants())
+    for i, recording in enumerate(recordings):
+        try:
+            importer.import_stateless_graph(recording.graph.graph, func_name=f"main_{i}")
+        except (NotImplementedError, TypeError, AssertionError, RuntimeError) as e:
+            raise CompileError(f"torch-mlir cannot import this program: {e}", user_line(e)) from e
+    lower_to_linalg(module)
+    label_traces(module, sizes, symbols, inputs, parameters)
+    return module
+
+
+def lower_to_linalg(module: ir.Module) -> None:
+    """torch dialect -> linalg on tensors; an operator without a lowering is a `CompileError` at its source line."""
+    try:
+        PassManager.parse(_TO_LINALG, module.context).run(module.operation)
+    except ir.MLIRError as e:
+        first = e.error_diagnostics[0] if e.error_diagnostics else None
+        message = first.message if first else str(e)
+        raise CompileError(_unsupported(message), first.location if first else None) from e
+
+
+def label_traces(
+    module: ir.Module,
+    sizes: Sequence[Sequence[int]],
+    symbols: Sequence[str],
+    inputs: Sequence[str],
+    parameters: Sequence[str],
+) -> None:
+    """Put the attributes of the trace contract on `@main_i`: symbols, sizes, kinds and names of arguments."""
+    with module.context:
+        module.operation.attributes["parc.symbols"] = ir.ArrayAttr.get([ir.StringAttr.get(s) for s in symbols])
+        i64 = ir.IntegerType.get_signless(64)
+        arguments = ir.ArrayAttr.get(
+            [
+                ir.DictAttr.get({"parc.kind": ir.StringAttr.get(kind), "parc.name": ir.StringAttr.get(name)})
+                for kind, names in (("input", inputs), ("parameter", parameters))
+                for name in names
+            ]
+        )
+        for i, values in enumerate(sizes):
+            function = ir.SymbolTable(module.operation)[f"main_{i}"]
+            function.attributes["parc.trace"] = ir.ArrayAttr.get([ir.IntegerAttr.get(i64, v) for v in values])
+            function.attributes["arg_attrs"] = arguments
+            count = len(ir.FunctionType(ir.TypeAttr(function.attributes["function_type"]).value).results)
+            function.attributes["res_attrs"] = ir.ArrayAttr.get(
+                [ir.DictAttr.get({"parc.name": ir.StringAttr.get(f"result{k}")}) for k in range(count)]
+            )
+
+
+def load_exported(path: str | os.PathLike[str]) -> torch.export.ExportedProgram:
+    """Read a `.pt2` file; a file that is not one is a `CompileError`."""
+    try:
+        return torch.export.load(path)
+    except Exception as e:  # torch.export raises many kinds for a bad archive
+        raise CompileError(f"cannot be read as an exported program: {_first_line(e)}", str(path)) from e
+
+
+class _InlineConstants(FxImporterHooks):
+    """Writes literal tensors into the IR itself, so that equal constants of two traces compare equal."""
+
+    def resolve_literal(self, gni, literal, info):  # type: ignore[no-untyped-def]
+        if not isinstance(literal, Tensor):
+            return None
+        element = gni._cc.dtype_to_type(literal.dtype)
+        shape = list(literal.shape)
+        values = literal.flatten().tolist()
+        make = ir.FloatAttr.get if literal.dtype.is_floating_point else ir.IntegerAttr.get
+        attribute = ir.DenseElementsAttr.get(
+            [make(element, v) for v in values], ir.RankedTensorType.get(shape, element)
+        )
+        type_ = gni._cc.tensor_to_vtensor_type(literal)
+        return ir.Operation.create("torch.vtensor.literal", results=[type_], attributes={"value": attribute}).result
+
+
+def _positional_names(signature: inspect.Signature, count: int) -> list[str]:
+    names: list[str] = []
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            names += [f"{parameter.name}[{i}]" for i in range(count - len(names))]
+        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            names.append(parameter.name)
+    return names[:count]
+
+
+def _check_input(name: str, tensor: Tensor) -> None:
+    if tensor.device.type not in ("cpu", "meta") or tensor.layout is not torch.strided:
+        raise CompileError(f"input '{name}' is a {tensor.layout} tensor on {tensor.device}; dense CPU tensors are supported")
+
+
+@contextmanager
+def _state_kept(module: nn.Module | None) -> Iterator[None]:
+    """Check that a run leaves the module as it was; put back what it changed."""
+    if module is None:
+        yield
+        return
+    before = [(name, part, _state(part)) for name, part in module.named_modules()]
+    try:
+        yield
+    finally:
+        changed = [
+            f"{name}.{key}" if name else key
+            for name, part, state in before
+            for key in _restore(part, state)
+        ]  # fmt: skip
+    if changed:
+        raise CompileError(
+            f"the model changes its own attribute '{changed[0]}' while it runs; compiled programs have no side effects: "
+            "return the new value and pass it in at the next call"
+        )
+
+
+def _state(module: nn.Module) -> dict[str, tuple[object, list[object]]]:
+    """Attribute -> (the object, its leaves); buffers and parameters included."""
+    attributes = {**vars(module), **module._buffers, **module._parameters}
+    return {key: (value, _leaves(value)) for key, value in attributes.items() if not isinstance(value, nn.Module)}
+
+
+def _leaves(value: object) -> list[object]:
+    return pytree.tree_leaves(value) if isinstance(value, list | tuple | dict | Tensor) else []
+
+
+def _restore(module: nn.Module, before: dict[str, tuple[object, list[object]]]) -> list[str]:
+    changed = []
+    for key, (value, leaves) in _state(module).items():
+        old, old_leaves = before.get(key, (None, []))
+        same = value is old and len(leaves) == len(old_leaves) and all(map(_is, leaves, old_leaves))
+        tensors = any(isinstance(leaf, Tensor) for leaf in leaves)
+        if not same and tensors and key not in ("_buffers", "_parameters", "_modules"):
+            changed.append(key)
+            if isinstance(old, list):
+                old[:] = old_leaves if all(not isinstance(x, list | tuple | dict) for x in old) else old
+            if key not in before:
+                delattr(module, key)
+            else:
+                setattr(module, key, old)
+    return changed
+
+
+def _is(a: object, b: object) -> bool:
+    return a is b
+
+
+def _unsupported(message: str) -> str:
+    """What the user should read in a legalisation failure."""
+    if "failed to legalize" in message or "explicitly marked illegal" in message or "unsupported" in message:
+        parts = [p for p in message.replace('"', "'").split("'") if p.startswith(("torch.", "aten."))]
+        name = next((p for p in parts if p != "torch.operator"), parts[0] if parts else "an operator")
+        return f"operator {name.removeprefix('torch.')} is not supported"
+    return message
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).strip().split("\n", 1)[0]

@@ -1,0 +1,228 @@
+"""The one table of passes and pipelines; `parc.compile`, `parc-opt` and the documentation read it.
+
+A pipeline is an ordered list of steps.  A step is written as in MLIR's textual pass pipelines:
+
+    canonicalize                          an upstream pass
+    func.func(canonicalize,cse)           upstream passes, nested
+    schedule{strategy=wavefront}          one of parc's passes (`parc.passes`), with options
+"""
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Iterator, Sequence
+from functools import cache
+from string import Template
+
+from torch_mlir import ir
+from torch_mlir.passmanager import ExternalPass, PassManager
+
+import parc.passes
+from parc.errors import CompileError
+from parc.passbase import Pass
+
+# Stage -> steps, in the order that data takes. `$strategy` and `$threads` are the caller's choices.
+PIPELINES: dict[str, tuple[str, ...]] = {
+    "system": (
+        "flatten-products",
+        "canonicalize",
+        "cse",
+        "sink-slices",
+        "linalg-fold-unit-extent-dims",
+        "canonicalize",
+        "cse",
+        "raise-recurrence",
+        "canonicalize",
+        "cse",
+    ),
+    "schedule": (
+        "split-products",
+        "schedule{strategy=$strategy threads=$threads}",
+    ),
+    "loops": (
+        "lower-to-loops",
+        "name-sizes",
+        "hoist-parameters",
+    ),
+    "llvm": (
+        "bufferize",
+        "plan-buffers",
+        "lower-asserts",
+        "lower-linalg",
+        "distribute-team",
+        "lower-to-llvm",
+    ),
+}
+
+Step = Pass | str
+"""One of parc's passes, or the text of upstream ones."""
+
+
+@cache
+def pass_names() -> tuple[str, ...]:
+    """The command-line names of parc's passes: `lower-to-loops` lives in `passes/lower_to_loops.py`."""
+    return tuple(sorted(info.name.replace("_", "-") for info in pkgutil.iter_modules(parc.passes.__path__)))
+
+
+def pass_type(name: str) -> type[Pass]:
+    """The pass of this name; its file is imported only now, so that a pipeline pays for what it uses."""
+    module = importlib.import_module("parc.passes." + name.replace("-", "_"))
+    for value in vars(module).values():
+        if isinstance(value, type) and issubclass(value, Pass) and value.__module__ == module.__name__:
+            return value
+    raise ImportError(f"{module.__name__} defines no pass")
+
+
+def stages_after(done: str | None, last: str) -> list[str]:
+    """The stages of `PIPELINES` after `done` (None: from the first) up to and including `last`."""
+    names = list(PIPELINES)
+    first = 0 if done not in names else names.index(done) + 1
+    return names[first : names.index(last) + 1] if last in names else []
+
+
+def stage_of(module: ir.Module) -> str | None:
+    """The stage whose form the module has, so that a compile can start from any stage's text; None before the first."""
+    names, scheduled = set(), []
+
+    def visit(op: ir.Operation) -> ir.WalkResult:
+        names.add(op.name)
+        if op.name == "parc.equation":
+            scheduled.append("schedule" in op.attributes)
+        return ir.WalkResult.ADVANCE
+
+    module.operation.walk(visit)
+    if "parc.system" in names:
+        return "schedule" if scheduled and all(scheduled) else "system"
+    if "parc.team" in names:
+        return "loops"
+    return "llvm" if "llvm.func" in names and "func.func" not in names else None
+
+
+def stage_steps(stage: str, *, strategy: str = "auto", threads: int = 0) -> list[Step]:
+    """The steps of one stage; `threads` 0 means as many as the machine has."""
+    text = ",".join(PIPELINES[stage])
+    return parse_pipeline(Template(text).substitute(strategy=strategy, threads=threads))
+
+
+def parse_pipeline(text: str) -> list[Step]:
+    """The steps of a textual pipeline, with or without `builtin.module(...)` around it; ValueError when malformed.
+
+    Upstream steps are only cut out here; `run_pipeline` checks their names.
+    """
+    text = text.strip()
+    anchor, inside = _split_anchor(text)
+    if anchor == "builtin.module":
+        text = inside
+    return [_parse_step(item) for item in _split_commas(text)]
+
+
+def run_pipeline(
+    module: ir.Module, steps: Sequence[Step], *, print_after_all: bool = False, timing: bool = False
+) -> None:
+    """Run the steps on `module`, in place; CompileError from the first that fails.
+
+    `print_after_all` prints the IR after every pass and `timing` the time of each, both to stderr.
+    A step that names no pass or option is a ValueError, before any step has run.
+    """
+    failure: list[Exception] = []
+
+    def add_python(manager: PassManager, step: Pass) -> None:
+        def run(_op: ir.Operation, handle: ExternalPass) -> None:
+            # An exception must not cross the pass manager's C++ frames.
+            try:
+                step.run(module)
+            except Exception as error:  # noqa: BLE001
+                failure.append(error)
+                handle.signal_pass_failure()
+
+        manager.add(run, name=type(step).__name__, argument=step.name, description=step.summary())
+
+    with module.context:
+        manager = PassManager("builtin.module")
+        if timing:
+            manager.enable_timing()
+        if print_after_all:
+            manager.enable_ir_printing(print_after_all=True)
+        for step in steps:
+            if isinstance(step, Pass):
+                add_python(manager, step)
+            else:
+                _add_upstream(manager, step)
+        try:
+            manager.run(module.operation)
+        except ir.MLIRError as error:
+            if failure:
+                raise failure[0] from None
+            raise compile_error(error) from error
+
+
+def compile_error(error: ir.MLIRError) -> CompileError:
+    """MLIR's first diagnostic as a CompileError."""
+    for diagnostic in error.error_diagnostics:
+        return CompileError(diagnostic.message.strip(), diagnostic_location(diagnostic))
+    return CompileError(error.message)
+
+
+def diagnostic_location(diagnostic: ir.DiagnosticInfo) -> ir.Location:
+    """Where a diagnostic points, as an object of the location's own class (the bindings give the base class)."""
+    location = diagnostic.location
+    return ir.Location.from_attr(location.attr, location.context)
+
+
+def _add_upstream(manager: PassManager, step: str) -> None:
+    try:
+        manager.add(step)
+    except ValueError as error:
+        message = str(error).strip().split("\n", 1)[0].partition("error: ")
+        name = step.partition("{")[0]
+        near = difflib.get_close_matches(name, pass_names(), n=1)
+        hint = f" (did you mean '{near[0]}'?)" if near else ""
+        raise ValueError(f"in the step '{step}': {message[2] or message[0]}{hint}") from None
+
+
+def _parse_step(text: str) -> Step:
+    name, braces, rest = text.partition("{")
+    name = name.strip()
+    if name in pass_names():
+        if braces and not rest.rstrip().endswith("}"):
+            raise ValueError(f"missing '}}' after the options in '{text}'")
+        return pass_type(name).from_text(rest.rstrip().removesuffix("}"))
+    nested = _split_anchor(text)[1]
+    for inner in _split_commas(nested):
+        if inner.partition("{")[0].strip() in pass_names():
+            raise ValueError(f"'{inner}' works on the whole module: take it out of '{text}'")
+    return text
+
+
+def _split_anchor(text: str) -> tuple[str, str]:
+    """`anchor(inside)` as its two parts; both empty when the text has another form."""
+    name, parenthesis, rest = text.strip().partition("(")
+    if not parenthesis or not rest.endswith(")") or not name.replace(".", "_").isidentifier():
+        return "", ""
+    return name, rest[:-1]
+
+
+def _split_commas(text: str) -> Iterator[str]:
+    """The comma-separated items of a pipeline; commas inside brackets belong to an item."""
+    depth, start = 0, 0
+    for i, char in enumerate(text):
+        if char in "({[":
+            depth += 1
+        elif char in ")}]":
+            depth -= 1
+            if depth < 0:
+                raise ValueError(f"unbalanced '{char}' in the pipeline '{text}'")
+        elif char == "," and depth == 0:
+            yield _item(text, start, i)
+            start = i + 1
+    if depth:
+        raise ValueError(f"a bracket is left open in the pipeline '{text}'")
+    if text.strip():
+        yield _item(text, start, len(text))
+
+
+def _item(text: str, start: int, end: int) -> str:
+    item = text[start:end].strip()
+    if not item:
+        raise ValueError(f"an empty step in the pipeline '{text}'")
+    return item

@@ -1,0 +1,6 @@
+"""The polyhedral view of a system: exact dependences, legality, schedules and their cost, on islpy.
+
+Read in this order: `affine` (MLIR affine <-> isl), `model` (a system as isl sets and maps), `dependences` (who needs
+whom, is the system well formed), `timing` (the smallest affine time, by Farkas' lemma), `wavefront` (the schedules),
+`legality` (is a schedule right), `count` (work and span), `cost` (which schedule is fastest).
+"""

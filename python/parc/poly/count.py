@@ -1,0 +1,136 @@
+"""How much work there is, and in how many steps: exact counts, as polynomials of the sizes where they have that form."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import islpy as isl
+
+from .affine import PARAM, SET
+from .model import Equation, System
+from .wavefront import Layer
+
+
+@dataclass(frozen=True, eq=False)
+class Count:
+    """The number of points in a union of sets."""
+
+    sets: tuple[isl.Set, ...]
+    """Disjoint parts."""
+    polynomial: isl.PwQPolynomial | None
+    """The number as a function of the symbols; None where a part is no box, so that only numbers are known."""
+
+    def at(self, sizes: Mapping[str, int]) -> int:
+        """The number at given sizes of all symbols."""
+        return sum(_fix(s, sizes).count_val().to_python() for s in self.sets)
+
+    def __str__(self) -> str:
+        """`T + 3`, for sizes at which there is any work; `?` where there is no formula."""
+        if self.polynomial is None:
+            return "?"
+        pieces = self.polynomial.get_pieces()
+        return " or ".join(_text(q) for _, q in pieces) if pieces else "0"
+
+
+def instances(system: System) -> Count:
+    """All instances of all equations."""
+    return _count([e.domain for e in system.equations])
+
+
+def points(system: System, layers: Sequence[Layer]) -> Count:
+    """All points: instances of the recurrences, where those of one layer that share their indices are one point."""
+    parts = []
+    for layer in layers:
+        domains = [system.equation(name).domain.reset_tuple_id() for name in layer.group.core]
+        same_rank = [d for d in domains if d.dim(SET) == domains[0].dim(SET)]
+        parts.append(reduce(isl.Set.union, same_rank).coalesce())
+    return _count(parts)
+
+
+def span(system: System, layers: Sequence[Layer]) -> Count:
+    """The waves of the wavefront: the length of the longest chain of points that need each other."""
+    return _union(
+        isl.Map.from_aff(layer.wave[name].aff(domain)).intersect_domain(domain)
+        for layer in layers
+        for name in layer.group.equations
+        for domain in (system.equation(name).domain,)
+    )
+
+
+def waves(system: System) -> Count:
+    """The values of the first time coordinate of a scheduled system."""
+    return _union(t.project_out(isl.dim_type.out, 1, t.range_tuple_dim() - 1) for t in _times(system.equations))
+
+
+def steps(system: System) -> Count:
+    """The time vectors of a scheduled system."""
+    return _union(_times(system.equations))
+
+
+def _times(equations: Iterable[Equation]) -> list[isl.Map]:
+    times = [e.time for e in equations if e.time is not None]
+    assert len(times) == len(list(equations)), "counted before it was scheduled"
+    return times
+
+
+def _union(maps: Iterable[isl.Map]) -> Count:
+    """The number of different images under any of the maps, which have one range space."""
+    classes: list[tuple[isl.Set, list[isl.Map]]] = []
+    for map_ in maps:
+        image, together = map_.range(), [map_]
+        rest = []
+        for other, others in classes:
+            if other.is_disjoint(image):
+                rest.append((other, others))
+            else:
+                image, together = other.union(image).coalesce(), others + together
+        classes = [*rest, (image, together)]
+    whole = reduce(isl.Set.union, [image for image, _ in classes]).coalesce()
+    if (polynomial := _box(whole)) is not None:
+        return Count((whole,), polynomial)
+    parts = [_image(image, together) for image, together in classes]
+    return Count(tuple(image for image, _ in classes), _sum([p for _, p in zip(classes, parts, strict=True)]))
+
+
+def _image(image: isl.Set, maps: Sequence[isl.Map]) -> isl.PwQPolynomial | None:
+    if (polynomial := _box(image)) is not None:
+        return polynomial
+    # An image that is no box (time in tiles) has as many points as the domain that is mapped onto it one to one.
+    whole = [m for m in maps if m.is_injective() and m.range().is_equal(image)]
+    return _box(whole[0].domain()) if whole else None
+
+
+def _count(sets: Sequence[isl.Set]) -> Count:
+    return Count(tuple(sets), _sum([_box(s) for s in sets]))
+
+
+def _sum(parts: Sequence[isl.PwQPolynomial | None]) -> isl.PwQPolynomial | None:
+    known = [p for p in parts if p is not None]
+    return reduce(isl.PwQPolynomial.add, known).coalesce() if known and len(known) == len(parts) else None
+
+
+def _box(points: isl.Set) -> isl.PwQPolynomial | None:
+    """The number of points of a product of intervals; None for any other set."""
+    rank = points.dim(SET)
+    plain = points.reset_tuple_id() if points.has_tuple_name() else points
+    box = isl.Set.universe(plain.get_space()).intersect_params(plain.params())
+    polynomial = isl.PwQPolynomial.from_pw_aff(
+        isl.PwAff.from_aff(isl.Aff.zero_on_domain(isl.LocalSpace.from_space(plain.params().get_space())).add_constant_val(isl.Val(1)))
+    ).intersect_params(plain.params())
+    for i in range(rank):
+        box = box.intersect(plain.eliminate(SET, 0, i).eliminate(SET, i + 1, rank - i - 1))
+        length = plain.dim_max(i).sub(plain.dim_min(i)).add_constant_val(isl.Val(1))
+        polynomial = polynomial.mul(isl.PwQPolynomial.from_pw_aff(length))
+    return polynomial.coalesce() if box.is_subset(plain) else None
+
+
+def _fix(points: isl.Set, sizes: Mapping[str, int]) -> isl.Set:
+    for i in range(points.dim(PARAM)):
+        points = points.fix_val(PARAM, i, isl.Val(sizes[points.get_dim_name(PARAM, i)]))
+    return points
+
+
+def _text(polynomial: isl.QPolynomial) -> str:
+    """isl's text without the braces: `4 * T`."""
+    text = str(polynomial)
+    return text[text.index("{") + 1 : text.rindex("}")].strip().removeprefix("[] ->").strip()

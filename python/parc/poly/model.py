@@ -1,0 +1,304 @@
+"""A `parc.system` as isl objects: index sets, domains, access relations, schedules.
+
+Instances live in spaces named after their equation (`cell0[t]`), array elements in spaces named after their array
+(`H0[i]`); the system's symbols are isl parameters.  An *element* of an unknown array is one value of its leading
+indices: as many as the most detailed access to it uses.  An access with fewer indices touches all elements below it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import islpy as isl
+from torch_mlir import ir
+
+from ..errors import CompileError
+from .affine import SET, dimension_names, domain_rank, instance_space, to_map, to_set
+
+
+@dataclass(frozen=True, eq=False)
+class Access:
+    """One `parc.read`, `parc.write` or the target of a `parc.boundary`."""
+
+    array: str
+    relation: isl.Map
+    """`{ instance -> element }`, restricted to the domain of the equation or boundary."""
+    op: ir.Operation
+
+
+@dataclass(frozen=True, eq=False)
+class Unknown:
+    """An array to solve for."""
+
+    name: str
+    elements: isl.Set
+    """All elements of the array, by its extents."""
+    op: ir.Operation
+    is_result: bool
+    """Does a `parc.array` take the whole of it out of the system?"""
+
+
+@dataclass(frozen=True, eq=False)
+class Equation:
+    """One equation: its instances and what each of them reads and writes."""
+
+    name: str
+    domain: isl.Set
+    reads: tuple[Access, ...]
+    """Reads of unknown arrays: the ones that make dependences."""
+    inputs: tuple[Access, ...]
+    """Reads of known arrays."""
+    writes: tuple[Access, ...]
+    time: isl.Map | None
+    """`{ instance -> time vector }` from the `schedule` attribute, where there is one."""
+    owner: isl.Map | None
+    """`{ instance -> worker }` from the `owner` attribute, where there is one."""
+    op: ir.Operation
+
+
+@dataclass(frozen=True, eq=False)
+class Boundary:
+    """Given values of an unknown array."""
+
+    name: str
+    target: Access
+    source: Access
+    op: ir.Operation
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """A whole system; `context` is what is assumed about the symbols (at least that none is negative)."""
+
+    symbols: tuple[str, ...]
+    context: isl.Set
+    unknowns: tuple[Unknown, ...]
+    boundaries: tuple[Boundary, ...]
+    equations: tuple[Equation, ...]
+    known: tuple[tuple[str, isl.Set], ...]
+    """Known arrays with the indices that exist, as far as their extents are given."""
+    distribute: str
+    strategy: str
+    op: ir.Operation
+
+    def equation(self, name: str) -> Equation:
+        return next(e for e in self.equations if e.name == name)
+
+    def unknown(self, name: str) -> Unknown:
+        return next(u for u in self.unknowns if u.name == name)
+
+
+def systems(module: ir.Module) -> list[ir.Operation]:
+    """Every `parc.system` of a module, in order."""
+    found: list[ir.Operation] = []
+
+    def visit(op: ir.Operation) -> ir.WalkResult:
+        if op.name == "parc.system":
+            found.append(op)
+        return ir.WalkResult.ADVANCE
+
+    module.operation.walk(visit)
+    return found
+
+
+def build(system: ir.Operation | ir.OpView) -> System:
+    """The polyhedral model of a (verified) `parc.system`; CompileError where something in it is not affine."""
+    system = system.operation
+    symbols = tuple(ir.StringAttr(s).value for s in system.attributes["symbols"])
+    return _Builder(system, symbols).build()
+
+
+class _Builder:
+    """Collects the members of one system."""
+
+    def __init__(self, system: ir.Operation, symbols: tuple[str, ...]) -> None:
+        self.system = system
+        self.symbols = symbols
+        self.context = self._context()
+        self.members = list(system.regions[0].blocks[0].operations)
+        self.names = {m.results[0]: _name(m) for m in self._members("parc.unknown")}
+        self.ranks = self._ranks()
+        self.elements = {
+            _name(m): self._index_set(m.attributes["shape"].value, _name(m), self.ranks[_name(m)], m)
+            for m in self._members("parc.unknown")
+        }
+        self.known: dict[str, isl.Set] = {}
+        self.known_names: dict[ir.Value, str] = {}
+
+    def build(self) -> System:
+        results = {
+            ir.StringAttr(use.owner.attributes["name"]).value
+            for use in self.system.results[0].uses
+            if use.owner.operation.name == "parc.array"
+        }
+        equations = tuple(self._equation(op) for op in self._members("parc.equation"))
+        boundaries = tuple(self._boundary(i, op) for i, op in enumerate(self._members("parc.boundary")))
+        return System(
+            symbols=self.symbols,
+            context=self.context,
+            unknowns=tuple(
+                Unknown(_name(op), self.elements[_name(op)], op, _name(op) in results)
+                for op in self._members("parc.unknown")
+            ),
+            boundaries=boundaries,
+            equations=equations,
+            known=tuple(self.known.items()),
+            distribute=_text(self.system, "distribute"),
+            strategy=_text(self.system, "strategy"),
+            op=self.system,
+        )
+
+    def _members(self, kind: str) -> Iterable[ir.Operation]:
+        return (m.operation for m in self.members if m.operation.name == kind)
+
+    def _context(self) -> isl.Set:
+        context = isl.Set.universe(instance_space(self.symbols, "", ()))
+        for i in range(len(self.symbols)):
+            context = context.lower_bound_val(isl.dim_type.param, i, isl.Val(0))
+        if "assume" in self.system.attributes:
+            attr = self.system.attributes["assume"]
+            context = context.intersect(to_set(attr, context.get_space(), self.system.location))
+        return context.params()
+
+    def _ranks(self) -> dict[str, int]:
+        """For each unknown, how many leading indices its most detailed access has."""
+        ranks = dict.fromkeys(self.names.values(), 0)
+
+        def note(value: ir.Value, map_: ir.AffineMap) -> None:
+            if value in self.names:
+                name = self.names[value]
+                ranks[name] = max(ranks[name], len(map_.results))
+
+        for op in self._members("parc.boundary"):
+            note(op.operands[0], op.attributes["to"].value)
+        for op in self._members("parc.equation"):
+            for access in _accesses(op):
+                note(_array(access), access.attributes["at"].value)
+        return ranks
+
+    def _index_set(self, shape: ir.AffineMap, name: str, rank: int, op: ir.Operation) -> isl.Set:
+        """`{ name[i0, ...] : 0 <= i_k < shape_k }` for the first `rank` extents."""
+        space = instance_space(self.symbols, name, tuple(f"i{i}" for i in range(rank)))
+        point = isl.Set.universe(instance_space(self.symbols, "", ())).intersect_params(self.context)
+        extents = to_map(shape, point, name, rank, op.location)
+        below = isl.Map.universe(extents.range().get_space().map_from_set())
+        for i in range(rank):
+            below = below.order_gt(isl.dim_type.in_, i, isl.dim_type.out, i)
+        result = extents.apply_range(below).range().intersect(isl.Set.universe(space))
+        for i in range(rank):
+            result = result.lower_bound_val(SET, i, isl.Val(0))
+        return result.coalesce()
+
+    def _domain(self, op: ir.Operation, name: str) -> isl.Set:
+        attr = op.attributes["domain"]
+        space = instance_space(self.symbols, name, dimension_names(domain_rank(attr), self.symbols))
+        return to_set(attr, space, op.location).intersect_params(self.context)
+
+    def _access(self, op: ir.Operation, value: ir.Value, map_: ir.AffineMap, domain: isl.Set) -> Access:
+        if value not in self.names:
+            name = self.known_names.setdefault(value, _known_name(value, len(self.known_names)))
+            if name not in self.known:
+                self.known[name] = self._known_elements(value, name, op)
+            return Access(name, to_map(map_, domain, name, location=op.location), op)
+        name = self.names[value]
+        relation = to_map(map_, domain, name, location=op.location)
+        given, rank = len(map_.results), self.ranks[name]
+        if given < rank:
+            relation = relation.add_dims(isl.dim_type.out, rank - given).set_tuple_name(isl.dim_type.out, name)
+            # Only the free indices are bounded here: that the given ones are inside is checked, not assumed.
+            free = self.elements[name].eliminate(SET, 0, given)
+            relation = relation.intersect_range(free)
+        return Access(name, relation, op)
+
+    def _known_elements(self, value: ir.Value, name: str, op: ir.Operation) -> isl.Set:
+        """The indices of a known array, as far as its type and its argument's `parc.shape` tell."""
+        type_ = ir.RankedTensorType(value.type)
+        result = isl.Set.universe(
+            instance_space(self.symbols, name, tuple(f"i{i}" for i in range(type_.rank)))
+        ).intersect_params(self.context)
+        for i in range(type_.rank):
+            result = result.lower_bound_val(SET, i, isl.Val(0))
+            if not type_.is_dynamic_dim(i):
+                result = result.upper_bound_val(SET, i, isl.Val(type_.get_dim_size(i) - 1))
+        shape = self._argument_shape(value)
+        return result.intersect(self._index_set(shape, name, type_.rank, op)) if shape is not None else result
+
+    def _argument_shape(self, value: ir.Value) -> ir.AffineMap | None:
+        """`parc.shape` of a function argument, when the function's symbols are those of this system."""
+        if not isinstance(value.owner, ir.Block):
+            return None
+        function = value.owner.owner.operation
+        if function.name != "func.func" or "arg_attrs" not in function.attributes:
+            return None
+        attributes = [ir.DictAttr(a) for a in function.attributes["arg_attrs"]]
+        names = [ir.StringAttr(a["parc.name"]).value for a in attributes if _is_symbol(a)]
+        position = ir.BlockArgument(value).arg_number
+        operands = [ir.BlockArgument(v).arg_number for v in self.system.operands if isinstance(v.owner, ir.Block)]
+        if names != list(self.symbols) or operands != [i for i, a in enumerate(attributes) if _is_symbol(a)]:
+            return None
+        return attributes[position]["parc.shape"].value if "parc.shape" in attributes[position] else None
+
+    def _boundary(self, number: int, op: ir.Operation) -> Boundary:
+        if op.operands[1] in self.names:
+            raise CompileError(
+                f"a boundary gives known values, but its source is the unknown {self.names[op.operands[1]]}", op.location
+            )
+        name = f"boundary{number}"
+        domain = self._domain(op, name)
+        target, source = (
+            self._access(op, value, op.attributes[key].value, domain)
+            for key, value in zip(("to", "of"), op.operands, strict=True)
+        )
+        return Boundary(name, target, source, op)
+
+    def _equation(self, op: ir.Operation) -> Equation:
+        name = _name(op)
+        domain = self._domain(op, name)
+        accesses = [
+            (a.name, _array(a) in self.names, self._access(a, _array(a), a.attributes["at"].value, domain))
+            for a in _accesses(op)
+        ]
+        time, owner = (
+            to_map(op.attributes[key].value, domain, key, location=op.location) if key in op.attributes else None
+            for key in ("schedule", "owner")
+        )
+        return Equation(
+            name=name,
+            domain=domain,
+            reads=tuple(a for kind, unknown, a in accesses if kind == "parc.read" and unknown),
+            inputs=tuple(a for kind, unknown, a in accesses if kind == "parc.read" and not unknown),
+            writes=tuple(a for kind, _, a in accesses if kind == "parc.write"),
+            time=time,
+            owner=owner,
+            op=op,
+        )
+
+
+def _accesses(equation: ir.Operation) -> list[ir.Operation]:
+    operations = (op.operation for op in equation.regions[0].blocks[0].operations)
+    return [op for op in operations if op.name in ("parc.read", "parc.write")]
+
+
+def _array(access: ir.Operation) -> ir.Value:
+    return access.operands[1 if access.name == "parc.write" else 0]
+
+
+def _name(op: ir.Operation) -> str:
+    return ir.StringAttr(op.attributes["name"]).value
+
+
+def _text(op: ir.Operation, key: str) -> str:
+    return ir.StringAttr(op.attributes[key]).value if key in op.attributes else ""
+
+
+def _is_symbol(attributes: ir.DictAttr) -> bool:
+    return "parc.kind" in attributes and ir.StringAttr(attributes["parc.kind"]).value == "symbol"
+
+
+def _known_name(value: ir.Value, number: int) -> str:
+    """The name of a known array in messages: that of the function's argument, or a number."""
+    function = value.owner.owner.operation if isinstance(value.owner, ir.Block) else None
+    if function is None or function.name != "func.func":
+        return f"known{number}"
+    position = ir.BlockArgument(value).arg_number
+    attributes = ir.DictAttr(function.attributes["arg_attrs"][position]) if "arg_attrs" in function.attributes else {}
+    return ir.StringAttr(attributes["parc.name"]).value if "parc.name" in attributes else f"arg{position}"

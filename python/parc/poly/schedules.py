@@ -1,0 +1,184 @@
+"""The schedules of a system: points of one space, made from the waves of its layers.
+
+Every strategy is a time vector for each equation and a way to share the work (docs/architecture.md, "Schedules"):
+
+    strategy              time vector                                              distribute
+    sequential            (layer, time, equation)                                  units
+    layers                (layer, time, level)                                     units
+    layers, tile of n     (layer, time floordiv n, phase, time mod n, level)       units
+    rows                  the same as layers                                       rows
+    wavefront             (wave, level)                                            points, units
+    wavefront, tile of n  (time floordiv n + shift, phase, time mod n, level)      points, units
+
+Coordinates that are the same number everywhere are left out.  A *phase* separates what is before the recurrence of a
+layer, whose points in one tile have equal time so that they become one matrix product, from the recurrence itself.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch_mlir import ir
+
+from .affine import SET
+from .dependences import Dependence
+from .model import System
+from .timing import AffineTime
+from .wavefront import Layer, time_distances
+
+STRATEGIES = ("sequential", "layers", "rows", "wavefront")
+DISTRIBUTIONS = ("units", "points", "rows")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Time vectors and owners for all equations of a system, as MLIR affine maps by the equation's name."""
+
+    strategy: str
+    distribute: str
+    tile: int
+    """How many steps of a layer's time are one tile; 1 when time is not tiled."""
+    time: Mapping[str, ir.AffineMap]
+    owner: Mapping[str, ir.AffineMap]
+    """Empty unless `distribute` is "points"."""
+
+    @property
+    def title(self) -> str:
+        """`wavefront, tiles of 8, units`."""
+        return ", ".join([self.strategy, *([f"tiles of {self.tile}"] if self.tile > 1 else []), self.distribute])
+
+
+def make(
+    system: System,
+    dependences: Sequence[Dependence],
+    layers: Sequence[Layer],
+    strategy: str,
+    distribute: str,
+    tile: int = 1,
+) -> Schedule:
+    """One schedule; needs a current MLIR context.  It is legal if `legality.check_schedule` says so."""
+    if strategy == "sequential":
+        times = _sequential(layers)
+    elif strategy == "wavefront":
+        times = _tiled_waves(system, dependences, layers, tile) if tile > 1 else _waves(layers)
+    else:
+        times = _layer_order(layers, tile)
+    ranks = {e.name: e.domain.dim(SET) for e in system.equations}
+    symbols = len(system.symbols)
+
+    def maps(vectors: Mapping[str, Sequence[ir.AffineExpr]]) -> dict[str, ir.AffineMap]:
+        return {n: ir.AffineMap.get(ranks[n], symbols, list(v)) for n, v in vectors.items()}
+
+    owners = maps(_owners(layers, ranks)) if distribute == "points" else {}
+    return Schedule(strategy, distribute, tile, maps(_without_constants(times)), owners)
+
+
+_Times = dict[str, list[ir.AffineExpr]]
+
+
+def _number(value: int) -> ir.AffineExpr:
+    return ir.AffineExpr.get_constant(value)
+
+
+def _sequential(layers: Sequence[Layer]) -> _Times:
+    return {
+        name: [_number(number), layer.local[name].expr(), _number(position)]
+        for number, layer in enumerate(layers)
+        for position, name in enumerate(sorted(layer.group.equations, key=layer.level.__getitem__))
+    }
+
+
+def _layer_order(layers: Sequence[Layer], tile: int) -> _Times:
+    def inside(layer: Layer, name: str) -> list[ir.AffineExpr]:
+        time = layer.local[name]
+        return _in_tiles(layer, name, time, tile, 0) if tile > 1 else [time.expr(), _number(layer.level[name])]
+
+    return {
+        name: [_number(number), *inside(layer, name)]
+        for number, layer in enumerate(layers)
+        for name in layer.group.equations
+    }
+
+
+def _waves(layers: Sequence[Layer]) -> _Times:
+    return {
+        name: [layer.wave[name].expr(), _number(layer.level[name])]
+        for layer in layers
+        for name in layer.group.equations
+    }
+
+
+def _tiled_waves(
+    system: System, dependences: Sequence[Dependence], layers: Sequence[Layer], tile: int
+) -> _Times:
+    """Waves of tiles: those of one layer come in order, and a layer's tile after those of other layers that it reads."""
+    times = {name: time for layer in layers for name, time in layer.local.items()}
+    shifts = _tile_shifts(system, dependences, layers, times, tile)
+    if shifts is None:
+        # A layer that waits for all of another one: only the waves' own times, with their symbols, keep them apart.
+        times = {name: time for layer in layers for name, time in layer.wave.items()}
+        shifts = _tile_shifts(system, dependences, layers, times, tile)
+        assert shifts is not None, "waves keep dependences between layers, so their distances are bounded"
+    return {
+        name: _in_tiles(layer, name, times[name], tile, shift)
+        for layer, shift in zip(layers, shifts, strict=True)
+        for name in layer.group.equations
+    }
+
+
+def _tile_shifts(
+    system: System,
+    dependences: Sequence[Dependence],
+    layers: Sequence[Layer],
+    times: Mapping[str, AffineTime],
+    tile: int,
+) -> list[int] | None:
+    """For each layer the number to add to its tiles so that they come after those they read; None if there is none."""
+    number = {name: i for i, layer in enumerate(layers) for name in layer.group.equations}
+    shifts = [0] * len(layers)
+    for dependence in sorted(dependences, key=lambda d: number[d.sink]):
+        source, sink = number[dependence.source], number[dependence.sink]
+        if source == sink:
+            continue
+        distances = time_distances(system, dependence, times)
+        least = distances.project_out_all_params().dim_min_val(0)
+        if not least.is_int():
+            return None
+        # floor(b / n) - floor(a / n) >= floor((b - a) / n)
+        shifts[sink] = max(shifts[sink], shifts[source] + 1 - least.to_python() // tile)
+    return shifts
+
+
+def _in_tiles(layer: Layer, name: str, time: AffineTime, tile: int, shift: int) -> list[ir.AffineExpr]:
+    """(tile + shift, phase, time inside the tile, level) of an equation; before and after the recurrence all of a tile
+    has one time."""
+    group, level, expr = layer.group, layer.level, time.expr()
+    phases = [sorted({level[n] for n in part}) for part in (group.before, group.after)]
+    inside = [_number(0), _number(0)]
+    if name in group.before:
+        phase = phases[0].index(level[name])
+    elif name in group.after:
+        phase = len(phases[0]) + 1 + phases[1].index(level[name])
+    else:
+        phase = len(phases[0])
+        inside = [ir.AffineExpr.get_mod(expr, tile), _number(level[name] - min(level[n] for n in group.core))]
+    return [ir.AffineExpr.get_floor_div(expr, tile) + shift, _number(phase), *inside]
+
+
+def _owners(layers: Sequence[Layer], ranks: Mapping[str, int]) -> _Times:
+    """One worker a layer; points of one equation over several dimensions are dealt out by the first."""
+    return {
+        name: [ir.AffineExpr.get_dim(0) + number if ranks[name] > 1 else _number(number)]
+        for number, layer in enumerate(layers)
+        for name in layer.group.equations
+    }
+
+
+def _without_constants(times: _Times) -> _Times:
+    """Leave out the coordinates that are one and the same number for all equations (but never all of them)."""
+    columns = list(zip(*times.values(), strict=True))
+
+    def varies(column: Sequence[ir.AffineExpr]) -> bool:
+        return len(set(column)) > 1 or not isinstance(column[0], ir.AffineConstantExpr)
+
+    kept = [i for i, column in enumerate(columns) if varies(column)] or [0]
+    return {name: [vector[i] for i in kept] for name, vector in times.items()}

@@ -1,0 +1,101 @@
+"""The wave of every instance: how early it can run when each layer's point takes one unit of time."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import islpy as isl
+
+from .affine import SET
+from .dependences import Dependence
+from .groups import Group, levels, partition
+from .model import System
+from .timing import AffineTime, solve
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A group of equations with its times."""
+
+    group: Group
+    wave: Mapping[str, AffineTime]
+    """When an instance runs, counted over the whole system; dependences between layers span at least one wave."""
+    local: Mapping[str, AffineTime]
+    """The same, as if the layers that it reads were complete."""
+    level: Mapping[str, int]
+    """The order of the equations inside one wave: an equation runs after those of smaller level that it reads."""
+
+
+def waves(system: System, dependences: Sequence[Dependence]) -> tuple[Layer, ...] | None:
+    """The wavefront of a system, one layer after another; None when a layer has no affine one-dimensional time.
+
+    Each layer starts as early as the ones that it reads allow: a stack of L layers over T steps has T + L - 1 waves.
+    Where a layer needs all of another one (a reversed sequence, a last state) its time starts with a symbol, as in
+    `T + t`: the two follow one another.
+    """
+    fixed: dict[str, AffineTime] = {}
+    layers: list[Layer] = []
+    for group in partition(system, dependences):
+        inside = [d for d in dependences if d.sink in group.equations and d.source in group.equations]
+        outside = [d for d in dependences if d.sink in group.equations and d.source not in group.equations]
+        timed = _solve(system, group, inside, outside, fixed)
+        local = timed and (_solve(system, group, inside, [], {}) if outside else timed)
+        if timed is None or local is None:
+            return None
+        wave, level = timed
+        fixed |= wave
+        layers.append(Layer(group, wave, local[0], level))
+    return tuple(layers)
+
+
+def _solve(
+    system: System,
+    group: Group,
+    inside: Sequence[Dependence],
+    outside: Sequence[Dependence],
+    fixed: Mapping[str, AffineTime],
+) -> tuple[dict[str, AffineTime], dict[str, int]] | None:
+    """The times of one group and its equations' levels."""
+    equations = [system.equation(name) for name in group.equations]
+    for spans in (_one_point_a_wave(group, inside), dict.fromkeys(inside, 1)):
+        times = solve(system, equations, spans | dict.fromkeys(outside, 1), fixed)
+        if times is None:
+            continue
+        together = [(d.source, d.sink) for d in inside if _meets(system, d, times)]
+        level = levels(group.equations, together)
+        if level is not None:
+            return times, level
+    return None
+
+
+def _one_point_a_wave(group: Group, inside: Sequence[Dependence]) -> dict[Dependence, int]:
+    """The least span of the dependences in a group: 0 for those that can stay in one wave, else 1.
+
+    In a cycle of equations (a cell and its gates) those from a point to the same point of another equation stay in the
+    wave; where no equation is read so, those that go forward in the program.
+    """
+    cycle = [d for d in inside if d.source in group.core and d.sink in group.core and d.source != d.sink]
+    stay = [d for d in cycle if _is_identity(d.relation)]
+    if not stay:
+        stay = [d for d in cycle if group.core.index(d.source) < group.core.index(d.sink)]
+    return {d: int(d.source == d.sink or (d in cycle and d not in stay)) for d in inside}
+
+
+def _is_identity(relation: isl.Map) -> bool:
+    if relation.domain_tuple_dim() != relation.range_tuple_dim():
+        return False
+    plain = relation.reset_tuple_id(isl.dim_type.in_).reset_tuple_id(isl.dim_type.out)
+    return plain.is_subset(isl.Map.identity(plain.get_space()))
+
+
+def _meets(system: System, dependence: Dependence, times: Mapping[str, AffineTime]) -> bool:
+    """Are there a source and a sink of the dependence in the same wave?"""
+    distances = time_distances(system, dependence, times)
+    return not distances.intersect(isl.Set.universe(distances.get_space()).fix_val(SET, 0, isl.Val(0))).is_empty()
+
+
+def time_distances(system: System, dependence: Dependence, times: Mapping[str, AffineTime]) -> isl.Set:
+    """`{ [time(sink) - time(source)] }` over all pairs of a dependence."""
+    source, sink = (
+        isl.Map.from_aff(times[name].aff(system.equation(name).domain)) for name in (dependence.source, dependence.sink)
+    )
+    return dependence.relation.apply_domain(source).apply_range(sink).deltas()

@@ -1,0 +1,177 @@
+"""Recurrent models that the tests share: small, seeded by the caller, each one a program that a user would write."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+def _weights(*shapes: tuple[int, ...]) -> nn.ParameterList:
+    return nn.ParameterList([nn.Parameter(torch.randn(*s) / s[0] ** 0.5) for s in shapes])
+
+
+class TimeOuterLstm(nn.Module):
+    """Stacked LSTM written by hand: a loop over time around a loop over layers."""
+
+    def __init__(self, layers: int = 2, features: int = 8, hidden: int = 16) -> None:
+        super().__init__()
+        self.hidden = hidden
+        widths = [features] + [hidden] * (layers - 1)
+        self.W = _weights(*[(w, 4 * hidden) for w in widths])
+        self.U = _weights(*[(hidden, 4 * hidden)] * layers)
+        self.b = _weights(*[(4 * hidden,)] * layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps, batch, _ = x.shape
+        h = [x.new_zeros(batch, self.hidden) for _ in self.W]
+        c = [x.new_zeros(batch, self.hidden) for _ in self.W]
+        ys = []
+        for t in range(steps):
+            y = x[t]
+            for k, (w, u, b) in enumerate(zip(self.W, self.U, self.b, strict=True)):
+                i, f, o, g = (y @ w + h[k] @ u + b).chunk(4, 1)
+                c[k] = torch.sigmoid(f) * c[k] + torch.sigmoid(i) * torch.tanh(g)
+                h[k] = y = torch.sigmoid(o) * torch.tanh(c[k])
+            ys.append(y)
+        return torch.stack(ys)
+
+
+class LayerOuterLstm(TimeOuterLstm):
+    """The same equations with the loop over layers outside; given initial states; writes into a buffer of results."""
+
+    def forward(self, x: Tensor, h0: Tensor, c0: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:  # type: ignore[override]
+        hs, cs = [], []
+        for k, (w, u, b) in enumerate(zip(self.W, self.U, self.b, strict=True)):
+            h, c = h0[k], c0[k]
+            out = x.new_zeros(x.shape[0], x.shape[1], self.hidden)
+            for t in range(x.shape[0]):
+                i, f, o, g = (x[t] @ w + h @ u + b).chunk(4, 1)
+                c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+                h = torch.sigmoid(o) * torch.tanh(c)
+                out[t] = h
+            x = out
+            hs.append(h)
+            cs.append(c)
+        return x, (torch.stack(hs), torch.stack(cs))
+
+
+class ConcatCell(nn.Module):
+    """`h = tanh([x, h] W + b)`: one product of the concatenated input and state."""
+
+    def __init__(self, layers: int = 2, hidden: int = 16) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.cells = nn.ModuleList([nn.Linear(2 * hidden, hidden) for _ in range(layers)])
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        h = [x.new_zeros(x.shape[1], self.hidden) for _ in self.cells]
+        ys = []
+        for t in range(x.shape[0]):
+            y = x[t]
+            for k, cell in enumerate(self.cells):
+                h[k] = y = torch.tanh(cell(torch.cat([y, h[k]], 1)))
+            ys.append(y)
+        return torch.stack(ys), h
+
+
+class ResetGru(nn.Module):
+    """A GRU whose reset gate comes before the recurrent product: `tanh(x W + (r * h) U)`."""
+
+    def __init__(self, features: int = 8, hidden: int = 16) -> None:
+        super().__init__()
+        self.Wg, self.Ug, self.W, self.U = _weights(
+            (features, 2 * hidden), (hidden, 2 * hidden), (features, hidden), (hidden, hidden)
+        )
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        ys = []
+        for xt in x:
+            r, z = torch.sigmoid(xt @ self.Wg + h @ self.Ug).chunk(2, 1)
+            h = z * h + (1 - z) * torch.tanh(xt @ self.W + (r * h) @ self.U)
+            ys.append(h)
+        return torch.stack(ys), h
+
+
+class TwoBack(nn.Module):
+    """`h[t] = tanh(x[t] W + h[t-1] U + h[t-2] V)`."""
+
+    def __init__(self, features: int = 8, hidden: int = 16) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.W, self.U, self.V = _weights((features, hidden), (hidden, hidden), (hidden, hidden))
+
+    def forward(self, x: Tensor) -> Tensor:
+        hs = [x.new_zeros(x.shape[1], self.hidden), x.new_zeros(x.shape[1], self.hidden)]
+        for t in range(x.shape[0]):
+            hs.append(torch.tanh(x[t] @ self.W + hs[-1] @ self.U + hs[-2] @ self.V))
+        return torch.stack(hs[2:])
+
+
+class Tagger(nn.Module):
+    """A whole model: embedding, convolution over time, LSTM, linear head, softmax; tokens `[B, T]` in."""
+
+    def __init__(self, words: int = 20, features: int = 8, hidden: int = 16, tags: int = 5) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(words, features)
+        self.conv = nn.Conv1d(features, features, 3, padding=1)
+        self.lstm = nn.LSTM(features, hidden, batch_first=True)
+        self.head = nn.Linear(hidden, tags)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = torch.relu(self.conv(self.embed(tokens).transpose(1, 2))).transpose(1, 2)
+        return torch.softmax(self.head(self.lstm(x)[0]), -1)
+
+
+class GreedyDecoder(nn.Module):
+    """Each step feeds back the embedding of its own most likely symbol; a fixed number of steps."""
+
+    def __init__(self, symbols: int = 12, hidden: int = 16, steps: int = 6) -> None:
+        super().__init__()
+        self.steps = steps
+        self.embed = nn.Embedding(symbols, hidden)
+        self.cell = nn.GRUCell(hidden, hidden)
+        self.head = nn.Linear(hidden, symbols)
+
+    def forward(self, h: Tensor) -> Tensor:
+        token = torch.zeros(h.shape[0], dtype=torch.int64)
+        out = []
+        for _ in range(self.steps):
+            h = self.cell(self.embed(token), h)
+            token = self.head(h).argmax(-1)
+            out.append(token)
+        return torch.stack(out, 1)
+
+
+class Sequential(nn.Module):
+    """A torch RNN and a head in one module, to see user locations in front of torch's."""
+
+    def __init__(self, rnn: nn.RNNBase, out: int = 5) -> None:
+        super().__init__()
+        self.rnn = rnn
+        width = rnn.hidden_size * (2 if rnn.bidirectional else 1)
+        self.head = nn.Linear(width, out)
+
+    def forward(self, x: Tensor, hx: Tensor | tuple[Tensor, Tensor] | None = None) -> Tensor:
+        return self.head(self.rnn(x, hx)[0])
+
+
+def zoo() -> dict[str, tuple[nn.Module, tuple[object, ...]]]:
+    """Name -> (model in eval mode, example inputs), every kind of program that the importer has to take."""
+    x = torch.randn(6, 3, 8)
+    state = torch.randn(2, 3, 16)
+    make: dict[str, tuple[Callable[[], nn.Module], tuple[object, ...]]] = {
+        "lstm": (lambda: nn.LSTM(8, 16, 2), (x,)),
+        "lstm_states": (lambda: nn.LSTM(8, 16, 2), (x, (state, torch.randn(2, 3, 16)))),
+        "gru": (lambda: nn.GRU(8, 16, 2), (x,)),
+        "rnn": (lambda: nn.RNN(8, 16, 2), (x,)),
+        "lstm_batch_first": (lambda: nn.LSTM(8, 16, 2, batch_first=True), (torch.randn(3, 6, 8),)),
+        "lstm_bidirectional": (lambda: nn.LSTM(8, 16, 2, bidirectional=True), (x,)),
+        "custom_time_outer": (TimeOuterLstm, (x,)),
+        "custom_layer_outer": (LayerOuterLstm, (x, state, torch.randn(2, 3, 16))),
+        "concat_cell": (ConcatCell, (torch.randn(6, 3, 16),)),
+        "reset_gru": (ResetGru, (x, torch.randn(3, 16))),
+        "two_back": (TwoBack, (x,)),
+        "tagger": (Tagger, (torch.randint(0, 20, (3, 6)),)),
+        "decoder": (GreedyDecoder, (torch.randn(3, 16),)),
+    }
+    return {name: (build().eval(), inputs) for name, (build, inputs) in make.items()}
