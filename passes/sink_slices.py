@@ -10,9 +10,10 @@ hides which step needs which.  After this pass every step reads what it needs an
   becomes
     %p1 = linalg.matmul ins(%h1, %w) outs(%init1)      (tensor<2x32xf32>)
 
-A slice stops at function arguments, at operations that are not slice-wise (a convolution
-along the sliced dimension) and is not moved at all where it would cut a parameter (a gate
-taken out of a fused product stays a slice of that product).
+A slice stops at function arguments, at values that neither hold a product nor come from a loop,
+at operations that are not slice-wise (a convolution along the sliced dimension), and is not
+moved at all where it would cut a parameter (a gate taken out of a fused product stays a slice
+of that product).
 """
 
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ def _sink_in(func: ir.Operation) -> None:
         return
     block = func.regions[0].blocks[0]
     parameters = _parameter_values(func)
+    worthwhile = _worth_sinking(block)
     for op in list(block.operations):
         if op.operation.name != "tensor.extract_slice":
             continue
@@ -55,7 +57,7 @@ def _sink_in(func: ir.Operation) -> None:
         if source in parameters:
             continue
         try:
-            sinker = _Sinker(op.operation, parameters)
+            sinker = _Sinker(op.operation, parameters, worthwhile)
             value = sinker.slice(source, *window)
         except _NotSinkableError:
             continue
@@ -83,6 +85,41 @@ def _parameter_values(func: ir.Operation) -> set[ir.Value]:
     return values
 
 
+#: Products, what is put together from pieces, and what costs nothing to slice.
+_ALWAYS = (
+    "linalg.matmul",
+    "tensor.concat",
+    "tensor.insert_slice",
+    "tensor.collapse_shape",
+    "tensor.expand_shape",
+    "tensor.empty",
+    "linalg.fill",
+    "arith.constant",
+)
+
+
+def _worth_sinking(block: ir.Block) -> set[ir.Value]:
+    """Values that hold a product or are put together from pieces, and the constants they start from."""
+    found: set[ir.Value] = set()
+    for op in block.operations:
+        name = op.operation.name
+        if name in _ALWAYS:
+            found.update(op.operation.results)
+        elif any(v in found and not _is_free(v) for v in op.operation.operands):
+            found.update(op.operation.results)
+    return found
+
+
+def _is_free(value: ir.Value) -> bool:
+    """A constant tensor, or a reshape of an argument: no reason to slice what uses it."""
+    owner = value.owner
+    if isinstance(owner, ir.Block):
+        return True
+    if owner.name in ("tensor.collapse_shape", "tensor.expand_shape"):
+        return _is_free(owner.operation.operands[0])
+    return owner.name in ("tensor.empty", "linalg.fill", "arith.constant")
+
+
 def _window(op: ir.Operation) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     """Offsets and sizes of a static slice with unit strides."""
     dynamic = ir.ShapedType.get_dynamic_size()
@@ -104,9 +141,10 @@ def _drop_unit_dims(value: ir.Value, target: ir.Type, at: ir.Operation) -> ir.Va
 class _Sinker:
     """Builds `slice(value)` before one operation, by recursion over the producers."""
 
-    def __init__(self, at: ir.Operation, parameters: set[ir.Value]) -> None:
+    def __init__(self, at: ir.Operation, parameters: set[ir.Value], worthwhile: set[ir.Value]) -> None:
         self.at = at
         self.parameters = parameters
+        self.worthwhile = worthwhile
 
     def slice(self, value: ir.Value, offsets: tuple[int, ...], sizes: tuple[int, ...]) -> ir.Value:
         if tuple(value.type.shape) == sizes:
@@ -114,7 +152,7 @@ class _Sinker:
         if value in self.parameters:
             raise _NotSinkableError
         owner = value.owner
-        if isinstance(owner, ir.Block):
+        if isinstance(owner, ir.Block) or value not in self.worthwhile:
             return self._extract(value, offsets, sizes)
         rule = {
             "tensor.extract_slice": self._of_extract,

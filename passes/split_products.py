@@ -248,10 +248,10 @@ class _Splitter:
 
     def _extents(self, value: ir.Value) -> list[ir.AffineExpr]:
         """The extents of a tile as affine expressions of the system's symbols."""
-        op = value.owner.operation
         type_ = value.type
         if type_.has_static_shape:
             return [ir.AffineExpr.get_constant(s) for s in type_.shape]
+        op = value.owner.operation
         if op.name == "parc.read":
             array = op.operands[0]
             leading = len(op.attributes["at"].value.results)
@@ -263,6 +263,12 @@ class _Splitter:
             source = self._extents(op.operands[0])
             groups = [[d.value for d in g] for g in op.attributes["reassociation"]]
             return [_product([source[d] for d in group]) for group in groups]
+        if op.name == "tensor.concat":
+            dim, source = op.attributes["dim"].value, self._extents(op.operands[0])
+            if type_.is_dynamic_dim(dim):
+                raise _unsupported(op)
+            source[dim] = ir.AffineExpr.get_constant(type_.shape[dim])
+            return source
         if op.name == "tensor.extract_slice":
             segments = list(op.attributes["operandSegmentSizes"])
             dynamic = list(op.operands)[segments[0] + segments[1] : sum(segments[:3])]

@@ -178,6 +178,8 @@ class _Body:
         self.buffers = buffers
         self.offsets = offsets
         self.scratch: ir.Value | None = None
+        # Two vectors at a time keep more independent operations in flight.
+        self.width = plan.lanes * (PANEL_VECTORS if plan.cell.units % (PANEL_VECTORS * plan.lanes) == 0 else 1)
 
     def emit(self) -> None:
         """Loops over unit tiles and, within each, over rows."""
@@ -250,20 +252,15 @@ class _Body:
 
     def _units_of_row(self, row: ir.Value, start: ir.Value, stop: ir.Value, sums: ir.Value | None) -> None:
         """The units start..stop of one row; unit u of the first sum is at `sums + u` in the scratch tile."""
-        lanes = self.plan.lanes
-        if self.cell.units % lanes == 0:
-            with loop(start, stop, constant(lanes)) as unit:
-                self._outputs(row, unit, sums, None)
-            return
-        # Only the last vector of a row is cut short: N is a constant, the start of every tile a multiple of `lanes`.
-        whole = arith.minui(stop, constant(self.cell.units // lanes * lanes))
-        with loop(start, whole, constant(lanes)) as unit:
+        width, units = self.width, self.cell.units
+        # Only the last vector of a row can be cut short: N is a constant, the start of a tile a multiple of `width`.
+        whole = stop if units % width == 0 else arith.minui(stop, constant(units // width * width))
+        with loop(start, whole, constant(width)) as unit:
             self._outputs(row, unit, sums, None)
-        with loop(whole, stop, constant(lanes)) as unit:
-            mask = vector.create_mask(
-                ir.VectorType.get([lanes], ir.IntegerType.get_signless(1)), [arith.subi(stop, unit)]
-            )
-            self._outputs(row, unit, sums, mask)
+        if units % width:
+            with loop(whole, stop, constant(width)) as unit:
+                bits = ir.VectorType.get([width], ir.IntegerType.get_signless(1))
+                self._outputs(row, unit, sums, vector.create_mask(bits, [arith.subi(stop, unit)]))
 
     def _outputs(self, row: ir.Value, unit: ir.Value, sums: ir.Value | None, mask: ir.Value | None) -> None:
         """One vector of units of every write."""
@@ -273,7 +270,7 @@ class _Body:
             if isinstance(item, Load):
                 return self._load(item, row, unit, mask)
             if isinstance(item, Constant):
-                return _constant_vector(item.value, self.plan.lanes)
+                return _constant_vector(item.value, self.width)
             if isinstance(item, Contraction):
                 place = arith.addi(sums, arith.addi(unit, constant(self.plan.totals[number] * self.plan.unit_tile)))
                 return vector.load(self._vector(self.cell.dtype), self.scratch, [place])
@@ -319,7 +316,7 @@ class _Body:
         return ir.Operation.create(item.name, [self._vector(item.type)], arguments, attributes).result
 
     def _vector(self, element: ir.Type) -> ir.VectorType:
-        return ir.VectorType.get([self.plan.lanes], element)
+        return ir.VectorType.get([self.width], element)
 
 
 def _constant_vector(value: ir.Attribute, lanes: int) -> ir.Value:

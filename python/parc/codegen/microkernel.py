@@ -15,6 +15,8 @@ from torch_mlir.dialects import arith, func, memref, scf, vector
 PANEL_VECTORS = 2  # of f32 on AVX2: one cache line
 SUMS_IN_FLIGHT = 8  # vectors of sums that hide the latency of fused multiply-adds
 
+PREFETCH_STEPS = 16  # how many k ahead a panel is fetched from the second-level cache or beyond
+
 
 @dataclass(frozen=True)
 class VectorTarget:
@@ -119,12 +121,17 @@ class MicroKernel:
         steps = scf.ForOp(constant(0), depth, constant(1), list(starts))
         with ir.InsertionPoint(steps.body):
             k = steps.induction_variable
-            column = arith.muli(k, constant(self.width))
+            places = [arith.addi(panel, arith.muli(k, constant(self.width))) for panel in weights]
             factors = [
-                vector.load(self._vector, w, [arith.addi(arith.addi(panel, column), constant(v * self.lanes))])
-                for panel in weights
+                vector.load(self._vector, w, [arith.addi(place, constant(v * self.lanes))])
+                for place in places
                 for v in range(PANEL_VECTORS)
             ]
+            if self.rows > 1:
+                # One row alone keeps the hardware's own prefetching busy.
+                for place in places:
+                    ahead = arith.addi(place, constant(PREFETCH_STEPS * self.width))
+                    memref.prefetch(w, [ahead], False, 3, True)
             totals = list(steps.inner_iter_args)
             for r, row in enumerate(rows):
                 left = vector.broadcast(self._vector, memref.load(a, [arith.addi(row, k)]))

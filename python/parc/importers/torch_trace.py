@@ -6,18 +6,21 @@ touched.  The recorder sees every operation below autograd, where composite oper
 length is an unrolled loop like any loop that a user wrote.
 """
 
+import functools
 import operator
 import os
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import FrameType, TracebackType
 
 import torch
 import torch.utils._pytree as pytree
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
+from torch._decomp import get_decompositions
+from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -26,16 +29,18 @@ from torch._subclasses.fake_tensor import (
     UnsupportedOperatorException,
 )
 from torch._dispatch.python import enable_python_dispatcher
-from torch._subclasses.functional_tensor import dispatch_functionalize
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch_mlir.extras.fx_decomp_util import get_decomposition_table
 
 from parc.errors import CompileError
+from parc.importers.torch_values import Values, functional_variant
 
 _aten = torch.ops.aten
 # Operators that give their argument back: nothing to record.
 _IDENTITIES = (_aten.detach.default, _aten.lift_fresh.default, _aten.alias.default)
+# Operators through which torch.tensor([...]) brings in its values.
+_LITERALS = (_aten.lift_fresh.default, _aten.lift_fresh_copy.default)
 _LIBRARIES = tuple(
     os.path.join(path, "")
     for path in (os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__)), sysconfig.get_path("stdlib"))
@@ -70,35 +75,26 @@ class OutputLeaf:
     value: object = None
 
 
-@dataclass(eq=False)
 class Recorder(TorchDispatchMode):
     """The dispatch mode that builds the graph; real tensors that turn up become further placeholders."""
 
-    fake: FakeTensorMode
-    inputs: Sequence[tuple[str, FakeTensor]]
-    captured_names: dict[int, str]
-    known: Sequence[Tensor] = ()
-    limit: int | None = None
-    graph: fx.Graph = field(default_factory=fx.Graph)
-    root: torch.nn.Module = field(default_factory=torch.nn.Module)
-    operations: list[tuple[str, tuple[tuple[int, ...], ...]]] = field(default_factory=list)
-    mutates_locals: bool = False
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self, fake: FakeTensorMode, inputs: Sequence[tuple[str, FakeTensor]], names: dict[int, str], limit: int | None
+    ) -> None:
         super().__init__()
-        # The slot between functionalisation (above) and fake tensors (below) in torch's stack of modes.
-        self._mode_key = torch._C._TorchDispatchModeKey.PROXY
-        self._nodes: dict[int, fx.Node] = {}
+        self.graph = fx.Graph()
+        self.root = nn.Module()
+        self.operations: list[tuple[str, tuple[tuple[int, ...], ...]]] = []
+        self._fake = fake
+        self._names = names
+        self._limit = limit
+        self._table = _decompositions()
+        self._values = Values(self.graph)
         self._constants: dict[int, Tensor] = {}
         self._lifted: dict[int, tuple[Tensor, FakeTensor]] = {}
-        self._alive: list[object] = []  # ids stay unique while their tensors live
         self._placeholders: dict[int, str] = {}
-        self._table = get_decomposition_table()
-        for name, tensor in self.inputs:
+        for name, tensor in inputs:
             self._placeholder(name, tensor)
-        self._last_placeholder: fx.Node | None = next(reversed(self.graph.nodes), None)
-        for tensor in self.known:
-            self._lift(tensor)
 
     @property
     def captured(self) -> tuple[Tensor, ...]:
@@ -114,79 +110,84 @@ class Recorder(TorchDispatchMode):
                 f"{_plain_name(func)} draws random numbers; call model.eval() first, or take the numbers as an input",
                 self._line(),
             )
-        if func in self._table:
-            with self:
-                out = self._table[func](*args, **kwargs)
-            if out is not NotImplemented:
-                return out
-        with self:
-            out = func.decompose(*args, **kwargs)
-        if out is not NotImplemented:
-            return out
-        if func in (_aten.lift_fresh.default, _aten.lift_fresh_copy.default) and not isinstance(args[0], FakeTensor):
+        if func in _LITERALS and not isinstance(args[0], FakeTensor):
             out = func(*args, **kwargs)
             self._constants[id(out)] = args[0]
-            self._alive.append(out)
+            self._values.define(out, self._literal(args[0]))
             return out
-        args, kwargs = pytree.tree_map_only(Tensor, self._as_fake, (args, kwargs))
+        args, kwargs = pytree.tree_map_only(Tensor, self.lift, (args, kwargs))
         if func in _IDENTITIES:
             return args[0]
+        with self:
+            out = self._table[func](*args, **kwargs) if func in self._table else func.decompose(*args, **kwargs)
+        if out is not NotImplemented:
+            return out
         if func._schema.is_mutable:
-            self._check_mutation(func, args, kwargs)
+            return self._write(func, args, kwargs)
         out = func(*args, **kwargs)
         self._record(func, args, kwargs, out)
         return out
 
-    def node(self, tensor: Tensor) -> fx.Node:
-        """The graph node of a fake tensor that the run has produced, or of a real tensor that it captured."""
-        tensor = self._as_fake(tensor)
-        if id(tensor) in self._constants:
-            # A node a use: the FX importer binds each get_attr node once.
-            name = f"constant{sum(1 for _ in self.root.buffers())}"
-            self.root.register_buffer(name, self._constants[id(tensor)])
-            return self.graph.get_attr(name)
-        return self._nodes[id(tensor)]
-
-    def _as_fake(self, tensor: Tensor) -> Tensor:
-        return tensor if isinstance(tensor, FakeTensor) else self._lift(tensor)
-
-    def _lift(self, tensor: Tensor) -> FakeTensor:
+    def lift(self, tensor: Tensor) -> FakeTensor:
+        """The fake tensor that stands for a real one; it becomes a placeholder when first seen."""
+        if isinstance(tensor, FakeTensor):
+            return tensor
         if id(tensor) not in self._lifted:
-            fake = self.fake.from_tensor(tensor)
+            fake = self._fake.from_tensor(tensor)
             self._lifted[id(tensor)] = tensor, fake
-            name = self.captured_names.get(id(tensor), f"constant{len(self._lifted)}")
-            last = self._last_placeholder
-            with self.graph.inserting_after(last) if last else self.graph.inserting_before():
-                self._last_placeholder = self._placeholder(name, fake)
+            self._placeholder(self._names.get(id(tensor), "a captured tensor"), fake)
         return self._lifted[id(tensor)][1]
 
-    def _placeholder(self, name: str, tensor: FakeTensor) -> fx.Node:
-        node = self.graph.placeholder(f"arg{len(self._placeholders)}")
+    def node(self, tensor: Tensor) -> fx.Node:
+        """The node that holds a tensor's present contents."""
+        fake = self.lift(tensor)
+        # Literals get a node a use: the FX importer binds each get_attr node once.
+        return self._literal(self._constants[id(fake)]) if id(fake) in self._constants else self._values.node(fake)
+
+    def _placeholder(self, name: str, tensor: FakeTensor) -> None:
+        last = next((n for n in reversed(self.graph.nodes) if n.op == "placeholder"), None)
+        with self.graph.inserting_after(last):
+            node = self.graph.placeholder(f"arg{len(self._placeholders)}")
         node.meta["val"] = tensor
-        self._nodes[id(tensor)] = node
         self._placeholders[id(tensor)] = name
-        self._alive.append(tensor)
-        return node
+        self._values.define(tensor, node)
 
-    def _check_mutation(self, func: torch._ops.OpOverload, args: Sequence[object], kwargs: dict[str, object]) -> None:
-        for i, argument in enumerate(func._schema.arguments):
-            if argument.alias_info is None or not argument.alias_info.is_write:
-                continue
-            value = args[i] if i < len(args) else kwargs.get(argument.name)
-            for tensor in pytree.tree_leaves(value):
-                base = tensor._base if isinstance(tensor, Tensor) and tensor._base is not None else tensor
-                if id(base) in self._placeholders:
-                    raise CompileError(
-                        f"'{self._placeholders[id(base)]}' is changed in place by {_plain_name(func)}; "
-                        "compiled programs have no side effects: work on a copy (`.clone()`) and return it",
-                        self._line(),
-                    )
-        self.mutates_locals = True
+    def _literal(self, value: Tensor) -> fx.Node:
+        name = f"literal{len(list(self.root.buffers()))}"
+        self.root.register_buffer(name, value)
+        return self.graph.get_attr(name)
 
-    def _record(self, func: torch._ops.OpOverload, args: object, kwargs: object, out: object) -> None:
+    def _write(self, func: OpOverload, args: Sequence[object], kwargs: dict[str, object]) -> object:
+        """Record an in-place operator as its functional variant and a new value for what it writes."""
+        target = args[0]
+        functional = functional_variant(func)
+        writes = [a.name for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+        if functional is None or not isinstance(target, Tensor) or writes != [func._schema.arguments[0].name]:
+            raise CompileError(f"{_plain_name(func)} writes in place and is not supported here", self._line())
+        root = self._values.root(target)
+        if id(root) in self._placeholders:
+            raise CompileError(
+                f"'{self._placeholders[id(root)]}' is changed in place by {_plain_name(func)}; compiled programs have "
+                "no side effects: work on a copy (`.clone()`) and return it",
+                self._line(),
+            )
+        with self:
+            new = functional(*args, **kwargs)
+            if new.dtype != target.dtype:
+                new = new.to(target.dtype)
+            if new.shape != target.shape:
+                new = new.expand(target.shape)
+        try:
+            self._constants.pop(id(root), None)
+            self._values.write(target, self.node(new))
+        except NotImplementedError as e:
+            raise CompileError(f"{e} is not supported", self._line()) from None
+        return target
+
+    def _record(self, func: OpOverload, args: Sequence[object], kwargs: dict[str, object], out: object) -> None:
         tensors = [t for t in pytree.tree_leaves(out) if isinstance(t, Tensor)]
         self.operations.append((str(func), tuple(tuple(t.shape) for t in tensors)))
-        if self.limit is not None and len(self.operations) > self.limit:
+        if self._limit is not None and len(self.operations) > self._limit:
             raise TooLong
         node_args, node_kwargs = pytree.tree_map_only(Tensor, self.node, (args, kwargs))
         node = self.graph.call_function(func, tuple(node_args), dict(node_kwargs))
@@ -194,15 +195,14 @@ class Recorder(TorchDispatchMode):
         if line := self._line():
             file, number = line.rsplit(":", 1)
             node.meta["stack_trace"] = f'File "{file}", line {number}, in forward'
-        self._alive.append(out)
+        viewed = args[0] if func.is_view and isinstance(args[0], Tensor) else None
         if isinstance(out, Tensor):
-            self._nodes[id(out)] = node
-        elif isinstance(out, list | tuple):
-            for i, item in enumerate(out):
-                if isinstance(item, Tensor):
-                    part = self.graph.call_function(operator.getitem, (node, i))
-                    part.meta["val"] = item
-                    self._nodes[id(item)] = part
+            self._values.define(out, node, viewed)
+        else:
+            for i, item in enumerate(tensors):
+                part = self.graph.call_function(operator.getitem, (node, i))
+                part.meta["val"] = item
+                self._values.define(item, part, viewed, i)
 
     def _line(self) -> str:
         return innermost_user_line(_frames(sys._getframe(1)))
@@ -224,19 +224,15 @@ def record(
     `limit` operations, `CompileError` for what cannot be compiled, and whatever the program
     itself raises.
     """
-    functional = False
-    while True:
-        with fake:
-            tensors = [torch.empty(shape, dtype=dtype) for _, shape, dtype in inputs]
-        labelled = [(name, t) for (name, *_), t in zip(inputs, tensors, strict=True)]
-        recorder = Recorder(fake, labelled, names or {}, known, limit)
-        body = dispatch_functionalize(call) if functional else call
-        with torch.no_grad(), _without_mkldnn(), fake, recorder, enable_python_dispatcher(), _explained():
-            result = body(list(tensors))
-        if functional or not recorder.mutates_locals:
-            return _finish(recorder, result)
-        # In-place writes into locals: run again with every write turned into a new value.
-        functional = True
+    with fake:
+        tensors = [torch.empty(shape, dtype=dtype) for _, shape, dtype in inputs]
+    labelled = [(name, t) for (name, *_), t in zip(inputs, tensors, strict=True)]
+    recorder = Recorder(fake, labelled, names or {}, limit)
+    for tensor in known:
+        recorder.lift(tensor)
+    with torch.no_grad(), _without_mkldnn(), fake, recorder, enable_python_dispatcher(), _explained():
+        result = call(tensors)
+    return _finish(recorder, result)
 
 
 def user_line(error: BaseException) -> str:
@@ -270,7 +266,14 @@ def _frames(frame: FrameType | None) -> Iterator[tuple[str, int]]:
         frame = frame.f_back
 
 
-def _plain_name(func: torch._ops.OpOverload) -> str:
+@functools.cache
+def _decompositions() -> dict[OpOverload, Callable[..., object]]:
+    """torch-mlir's table, and the recurrent operators in their variants that do not write in place."""
+    rnn = [_aten.lstm.input, _aten.gru.input, _aten.rnn_tanh.input, _aten.rnn_relu.input]
+    return get_decomposition_table() | get_decompositions(rnn)
+
+
+def _plain_name(func: OpOverload) -> str:
     return str(func.name()).replace("::", ".")
 
 

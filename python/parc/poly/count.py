@@ -22,7 +22,7 @@ class Count:
 
     def at(self, sizes: Mapping[str, int]) -> int:
         """The number at given sizes of all symbols."""
-        return sum(_fix(s, sizes).count_val().to_python() for s in self.sets)
+        return sum(points_at(s, sizes) for s in self.sets)
 
     def __str__(self) -> str:
         """`T + 3`, for sizes at which there is any work; `?` where there is no formula."""
@@ -30,6 +30,13 @@ class Count:
             return "?"
         pieces = self.polynomial.get_pieces()
         return " or ".join(_text(q) for _, q in pieces) if pieces else "0"
+
+
+def points_at(points: isl.Set, sizes: Mapping[str, int]) -> int:
+    """The number of points of a set at given sizes of all symbols."""
+    for i in range(points.dim(PARAM)):
+        points = points.fix_val(PARAM, i, isl.Val(sizes[points.get_dim_name(PARAM, i)]))
+    return int(points.count_val().to_python())
 
 
 def instances(system: System) -> Count:
@@ -58,7 +65,9 @@ def span(system: System, layers: Sequence[Layer]) -> Count:
 
 
 def waves(system: System) -> Count:
-    """The values of the first time coordinate of a scheduled system."""
+    """How many waves a scheduled system has: values of the first time coordinate; in layer order every step is one."""
+    if system.strategy != "wavefront":
+        return steps(system)
     return _union(t.project_out(isl.dim_type.out, 1, t.range_tuple_dim() - 1) for t in _times(system.equations))
 
 
@@ -122,12 +131,6 @@ def _box(points: isl.Set) -> isl.PwQPolynomial | None:
         length = plain.dim_max(i).sub(plain.dim_min(i)).add_constant_val(isl.Val(1))
         polynomial = polynomial.mul(isl.PwQPolynomial.from_pw_aff(length))
     return polynomial.coalesce() if box.is_subset(plain) else None
-
-
-def _fix(points: isl.Set, sizes: Mapping[str, int]) -> isl.Set:
-    for i in range(points.dim(PARAM)):
-        points = points.fix_val(PARAM, i, isl.Val(sizes[points.get_dim_name(PARAM, i)]))
-    return points
 
 
 def _text(polynomial: isl.QPolynomial) -> str:

@@ -30,46 +30,50 @@ DISTRIBUTIONS = ("units", "points", "rows")
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """Time vectors and owners for all equations of a system, as MLIR affine maps by the equation's name."""
+class Choice:
+    """One schedule of the space."""
 
     strategy: str
     distribute: str
-    tile: int
+    tile: int = 1
     """How many steps of a layer's time are one tile; 1 when time is not tiled."""
-    time: Mapping[str, ir.AffineMap]
-    owner: Mapping[str, ir.AffineMap]
-    """Empty unless `distribute` is "points"."""
 
-    @property
-    def title(self) -> str:
-        """`wavefront, tiles of 8, units`."""
+    def __str__(self) -> str:
         return ", ".join([self.strategy, *([f"tiles of {self.tile}"] if self.tile > 1 else []), self.distribute])
 
 
+@dataclass(frozen=True)
+class Schedule:
+    """Time vectors and owners for all equations of a system, as MLIR affine maps by the equation's name."""
+
+    choice: Choice
+    time: Mapping[str, ir.AffineMap]
+    owner: Mapping[str, ir.AffineMap]
+    """Empty unless points are distributed."""
+
+
 def make(
-    system: System,
-    dependences: Sequence[Dependence],
-    layers: Sequence[Layer],
-    strategy: str,
-    distribute: str,
-    tile: int = 1,
+    system: System, dependences: Sequence[Dependence], layers: Sequence[Layer], choice: Choice
 ) -> Schedule:
     """One schedule; needs a current MLIR context.  It is legal if `legality.check_schedule` says so."""
-    if strategy == "sequential":
+    tile = choice.tile
+    if choice.strategy == "sequential":
         times = _sequential(layers)
-    elif strategy == "wavefront":
+    elif choice.strategy == "wavefront":
         times = _tiled_waves(system, dependences, layers, tile) if tile > 1 else _waves(layers)
     else:
         times = _layer_order(layers, tile)
-    ranks = {e.name: e.domain.dim(SET) for e in system.equations}
+    owners = _owners(system, layers) if choice.distribute == "points" else {}
+    return Schedule(choice, affine_maps(system, _without_constants(times)), affine_maps(system, owners))
+
+
+def affine_maps(system: System, vectors: Mapping[str, Sequence[ir.AffineExpr]]) -> dict[str, ir.AffineMap]:
+    """Maps from the instances of equations, by name, to vectors of expressions."""
     symbols = len(system.symbols)
-
-    def maps(vectors: Mapping[str, Sequence[ir.AffineExpr]]) -> dict[str, ir.AffineMap]:
-        return {n: ir.AffineMap.get(ranks[n], symbols, list(v)) for n, v in vectors.items()}
-
-    owners = maps(_owners(layers, ranks)) if distribute == "points" else {}
-    return Schedule(strategy, distribute, tile, maps(_without_constants(times)), owners)
+    return {
+        name: ir.AffineMap.get(system.equation(name).domain.dim(SET), symbols, list(vector))
+        for name, vector in vectors.items()
+    }
 
 
 _Times = dict[str, list[ir.AffineExpr]]
@@ -164,10 +168,10 @@ def _in_tiles(layer: Layer, name: str, time: AffineTime, tile: int, shift: int) 
     return [ir.AffineExpr.get_floor_div(expr, tile) + shift, _number(phase), *inside]
 
 
-def _owners(layers: Sequence[Layer], ranks: Mapping[str, int]) -> _Times:
+def _owners(system: System, layers: Sequence[Layer]) -> _Times:
     """One worker a layer; points of one equation over several dimensions are dealt out by the first."""
     return {
-        name: [ir.AffineExpr.get_dim(0) + number if ranks[name] > 1 else _number(number)]
+        name: [ir.AffineExpr.get_dim(0) + number if system.equation(name).domain.dim(SET) > 1 else _number(number)]
         for number, layer in enumerate(layers)
         for name in layer.group.equations
     }

@@ -189,6 +189,15 @@ class _Builder:
             self.outside[roots] = self._outer_root(sources)
         return self._reshaped(self.outside[roots], sources)
 
+    def _before(self, sources: Sources) -> ir.Value:
+        """A value given to the first steps: a step of a loop that depends on none is computed again before it."""
+        nodes = [s.node for s in sources]
+        if nodes[0] is None or nodes[0] not in self.found.steps[0].place:
+            return self._outer(sources)
+        instances = [n for n in nodes if n is not None]
+        operands = [self._before(inputs) for inputs in zip(*(n.inputs for n in instances), strict=True)]
+        return self._reshaped(self.cloner.clone([n.op for n in instances], operands)[sources[0].result], sources)
+
     def _reshaped(self, value: ir.Value, sources: Sources) -> ir.Value:
         if len({len(s.reshapes) for s in sources}) > 1:
             raise CompileError("how a value is reshaped depends on the sizes", sources[0].reshapes[0].location)
@@ -277,7 +286,7 @@ class _Builder:
         count = self.cloner.extent([len(r.sources) for r in runs], location, "the length of a stack")
         slab = self._steps_of(unknown, start, count)
         value = self.cloner.shape(self._value_types(unknown), location)
-        piece = self.cloner.shape([_type_of(r.sources[0]) for r in runs], location)
+        piece = self.cloner.shape([r.sources[0].type for r in runs], location)
         return self._stacked(slab, count, value, piece, dim)
 
     def _stacked(
@@ -349,7 +358,7 @@ class _Builder:
                     self._sequence(read)
                 elif isinstance(read, FromStep):
                     for _, sources in read.given:
-                        self._outer(sources)
+                        self._before(sources)
 
     def _sequence(self, read: FromSequence) -> tuple[ir.Value, list[int]]:
         """The sequence with its moving dimensions in front, and which those are."""
@@ -360,7 +369,7 @@ class _Builder:
             return value, moving
         key = (value, tuple(order))
         if key not in self.transposed:
-            types = [_type_of(s) for s in read.sequence]
+            types = [s.type for s in read.sequence]
             shape = self.cloner.shape(types, self.traces[0].func.location)
             self.transposed[key] = self._transpose(value, order, [shape[d] for d in order], value.type.element_type)
         return self.transposed[key], moving
@@ -378,7 +387,7 @@ class _SystemWriter:
     def write(self) -> dict[_Unknown, ir.Value]:
         b = self.b
         unknowns = [u for g in self.groups for key, us in b.unknowns.items() if key[0] in g.repetitions for u in us]
-        given = {u: {step: b._outer(s) for step, s in u.given.items()} for u in unknowns}
+        given = {u: {step: b._before(s) for step, s in u.given.items()} for u in unknowns}
         solution = ir.Type.parse("!parc.solution")
         system = ir.Operation.create(
             "parc.system",
@@ -551,7 +560,7 @@ class _SystemWriter:
         b = self.b
         base, moving = b._sequence(read)
         rest = [d for d in range(len(read.offsets)) if d not in moving]
-        final = b.cloner.shape([_type_of(s) for s in sources], sources[0].node.op.location)  # type: ignore[union-attr]
+        final = b.cloner.shape([s.type for s in sources], sources[0].node.op.location)  # type: ignore[union-attr]
         if any(read.offsets[d].factor for d in rest):
             return b._reshaped(self._window(base, read, sources), sources)
         tile = self._tile(base, [read.offsets[d] for d in moving])
@@ -627,14 +636,7 @@ def _constant_roots(found: Recurrences) -> set[tuple[int, int]]:
 
 
 def _same_roots(a: Sources, b: Sources) -> bool:
-    return [(s.root, _type_of(s)) for s in a] == [(s.root, _type_of(s)) for s in b]
-
-
-def _type_of(source: Source) -> ir.Type:
-    if source.reshapes:
-        return source.reshapes[-1].results[0].type
-    assert source.node is not None
-    return source.node.op.results[source.result].type
+    return [(s.root, s.type) for s in a] == [(s.root, s.type) for s in b]
 
 
 def _types_of_results(func: ir.Operation) -> list[ir.Type]:

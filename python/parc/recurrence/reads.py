@@ -144,11 +144,16 @@ def _fit_read(found: Recurrences, r: int, position: int) -> Read:
                 if not read.at.offset.is_constant or read.at.factor != 1:
                     break
                 given.append((asked, tuple(i.nodes[step].inputs[position] for i in instances)))
-            if len(given) == skipped and not any(s.node in t.place for _, sources in given for s, t in zip(sources, found.steps)):
+            if len(given) == skipped and all(is_early(s, t) for _, sources in given for s, t in zip(sources, found.steps)):
                 return FromStep(read.repetition, read.result, read.at, tuple(given))
     node = instances[0].sample
     _explain_break(found, r, position)
     raise CompileError(f"input {position} of '{node.name}' does not come from a regular place", node.op.location)
+
+
+def is_early(source: Source, steps: Steps) -> bool:
+    """Whether a value can be computed before the loops: it depends on no step, or on one that does not itself."""
+    return source.node not in steps.place or all(is_early(s, steps) for s in source.node.inputs)
 
 
 def _explain_break(found: Recurrences, r: int, position: int) -> None:

@@ -202,7 +202,7 @@ def _anchors(
                 found.append((True, (position, source.root)))
             elif access := access_of(source):
                 sequence, offsets, sizes = access
-                if sequence.root not in derived and _is_step(sequence, sizes, trace, looped):
+                if sequence.root not in derived and _is_step(sequence, sizes, looped):
                     found.append((False, (position, sequence.root, sizes)))
         for _, token in found:
             uses[(node.key, token)] += 1
@@ -272,20 +272,11 @@ def _root_type(trace: Trace, root: tuple[int, int]) -> ir.Type:
 def _is_step(
     sequence: Source,
     sizes: tuple[int, ...],
-    trace: Trace,
     looped: dict[tuple[int, int], set[int]] | None,
 ) -> bool:
     """Whether a slice of these sizes takes one step out of a sequence (rather than, say, one layer's state)."""
-    shape = _shape(sequence, trace)
+    shape = sequence.type.shape
     cut = {d for d, (s, extent) in enumerate(zip(sizes, shape, strict=True)) if s != extent}
     if looped is None:
         return bool(cut)
     return bool(cut & looped.get(sequence.root, set()))
-
-
-def _shape(source: Source, trace: Trace) -> list[int]:
-    if source.reshapes:
-        return list(source.reshapes[-1].results[0].type.shape)
-    if source.node is None:
-        return list(trace.arguments[source.argument].type.shape)
-    return list(source.node.op.results[source.result].type.shape)

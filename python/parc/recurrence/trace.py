@@ -37,6 +37,8 @@ class Source:
     result: int
     argument: int = -1
     reshapes: tuple[ir.Operation, ...] = ()
+    #: The type after the reshapes.
+    type: ir.Type | None = field(default=None, compare=False)
 
     @cached_property
     def root(self) -> tuple[int, int]:
@@ -60,12 +62,13 @@ class Trace:
 
     def _source(self, value: ir.Value) -> Source:
         reshapes: list[ir.Operation] = []
+        type_ = value.type
         while isinstance(value, ir.OpResult) and value.owner.name in _RESHAPES:
             reshapes.insert(0, value.owner.operation)
             value = value.owner.operands[0]
         if isinstance(value, ir.BlockArgument):
-            return Source(None, 0, value.arg_number, tuple(reshapes))
-        return Source(self._by_value[value], value.result_number, -1, tuple(reshapes))
+            return Source(None, 0, value.arg_number, tuple(reshapes), type_)
+        return Source(self._by_value[value], value.result_number, -1, tuple(reshapes), type_)
 
     @cached_property
     def _by_value(self) -> dict[ir.Value, Node]:

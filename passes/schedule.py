@@ -1,0 +1,72 @@
+"""Give every equation its time: find a system's dependences, choose a schedule and prove it."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch_mlir import ir
+
+from ..errors import CompileError
+from ..passbase import Pass
+from ..poly.legality import check_schedule
+from ..poly.model import build, systems
+from ..poly.plan import Request, plan
+from ..poly.schedules import Schedule
+
+
+@dataclass
+class ScheduleSystem(Pass):
+    """Choose a time and a thread for every point of each system, and prove it against the exact dependences.
+
+    Two layers, each equation at its step t of the sequence (strategy=wavefront):
+
+        "parc.equation"() ({...}) {name = "cell0", domain = ...}
+        "parc.equation"() ({...}) {name = "cell1", domain = ...}
+      }) {symbols = ["T", "B"]}
+
+    become, cell1 one wave behind cell0:
+
+        "parc.equation"() ({...}) {name = "cell0", ..., schedule = affine_map<(t)[T, B] -> (t)>}
+        "parc.equation"() ({...}) {name = "cell1", ..., schedule = affine_map<(t)[T, B] -> (t + 1)>}
+      }) {symbols = ["T", "B"], strategy = "wavefront", distribute = "units"}
+    """
+
+    name: ClassVar[str] = "schedule"
+
+    strategy: str = "auto"
+    distribute: str = ""
+    time_tile: int = 0
+    threads: int = 0
+    sizes: str = ""
+
+    def run(self, module: ir.Module) -> None:
+        request = Request(self.strategy, self.distribute, self.time_tile, self.threads, _parse_sizes(self.sizes))
+        with module.context, ir.Location.unknown():
+            for op in systems(module):
+                _write(op, plan(build(op), request).schedule)
+                check_schedule(build(op))
+
+
+def _write(system: ir.Operation, schedule: Schedule) -> None:
+    """Set the attributes of a scheduled system."""
+    system.attributes["strategy"] = ir.StringAttr.get(schedule.choice.strategy)
+    system.attributes["distribute"] = ir.StringAttr.get(schedule.choice.distribute)
+    for op in system.regions[0].blocks[0].operations:
+        if op.operation.name != "parc.equation":
+            continue
+        name = ir.StringAttr(op.attributes["name"]).value
+        op.attributes["schedule"] = ir.AffineMapAttr.get(schedule.time[name])
+        if name in schedule.owner:
+            op.attributes["owner"] = ir.AffineMapAttr.get(schedule.owner[name])
+        elif "owner" in op.attributes:
+            del op.attributes["owner"]
+
+
+def _parse_sizes(text: str) -> dict[str, int]:
+    """`T=128,B=16` as a dictionary."""
+    sizes = {}
+    for item in text.replace(",", " ").split():
+        key, _, value = item.partition("=")
+        if not value.isdigit():
+            raise CompileError(f"sizes are written like T=128,B=16, not '{item}'")
+        sizes[key] = int(value)
+    return sizes

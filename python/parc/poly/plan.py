@@ -1,0 +1,112 @@
+"""The choice of a schedule: every candidate of the asked kind, ranked by predicted time."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch_mlir import ir
+
+from ..errors import CompileError
+from .cost import Estimate, Machine, estimate
+from .count import span
+from .dependences import check_system, dependences
+from .model import System
+from .order import any_order
+from .rows import mixed_rows
+from .schedules import DISTRIBUTIONS, STRATEGIES, Choice, Schedule, affine_maps, make
+from .wavefront import Layer, waves
+from .work import measure
+
+_TILES = (1, 2, 4, 8, 16, 32)
+_DEFAULT_SIZE = 64
+"""What an unknown size is taken for when schedules are compared; the schedule is legal for all sizes."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a schedule; empty and 0 leave the choice to the cost model."""
+
+    strategy: str = "auto"
+    distribute: str = ""
+    tile: int = 0
+    threads: int = 0
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Sizes to choose for."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The chosen schedule, and what it was chosen from."""
+
+    schedule: Schedule
+    ranking: tuple[Estimate, ...]
+    """Best first; empty when there was nothing to choose from."""
+    layers: tuple[Layer, ...] | None
+    sizes: Mapping[str, int]
+    why: str
+
+
+def plan(system: System, request: Request) -> Plan:
+    """Check a system and choose its schedule; needs a current MLIR context.
+
+    Raises CompileError when the system is not well formed or has no order, or the request names no schedule.
+    """
+    choices = _choices(system, request)
+    check_system(system)
+    flow = dependences(system)
+    sizes = {symbol: request.sizes.get(symbol, _DEFAULT_SIZE) for symbol in system.symbols}
+    layers = waves(system, flow)
+    if layers is None:
+        schedule = Schedule(Choice("sequential", "units"), affine_maps(system, any_order(system, flow)), {})
+        why = "its layers have no time of one dimension; the order is one that isl's scheduler found"
+        return Plan(schedule, (), None, sizes, why)
+    machine = Machine.detect(request.threads)
+    work = measure(system, sizes)
+    wave_count = span(system, layers).at(sizes)
+    estimates = [estimate(choice, layers, work, wave_count, machine) for choice in choices]
+    ranking = tuple(sorted(estimates, key=lambda e: e.seconds))
+    schedule = make(system, flow, layers, ranking[0].choice)
+    return Plan(schedule, ranking, layers, sizes, _why(request, ranking, machine, sizes))
+
+
+def _choices(system: System, request: Request) -> list[Choice]:
+    """Every schedule that fits the request; where several are equally fast the first is taken."""
+    for what, value, known in (
+        ("strategy", request.strategy, ("auto", *STRATEGIES)),
+        ("distribute", request.distribute, ("", *DISTRIBUTIONS)),
+    ):
+        if value not in known:
+            raise CompileError(f'there is no {what} "{value}" (known: {", ".join(k for k in known if k)})')
+    if request.tile < 0 or request.threads < 0:
+        raise CompileError("the time tile and the number of threads cannot be negative")
+    mixed = mixed_rows(system)
+    if mixed is not None and "rows" in (request.strategy, request.distribute):
+        raise CompileError(f"the rows of this system cannot be shared without barriers: {mixed[0]}", mixed[1])
+    ways = {"sequential": ["units"], "layers": ["units"], "rows": ["rows"], "wavefront": ["units", "points"]}
+    if request.strategy != "auto":
+        ways = {request.strategy: [request.distribute] if request.distribute else ways[request.strategy]}
+    else:
+        del ways["sequential"]
+        wanted = [request.distribute] if request.distribute else ["units", "points", *(["rows"] if not mixed else [])]
+        ways = {s: kept for s, way in ways.items() if (kept := [d for d in way if d in wanted])}
+    tiles = (request.tile,) if request.tile else _TILES
+    return [
+        Choice(strategy, distribute, tile)
+        for strategy, distributes in ways.items()
+        for distribute in distributes
+        # A wavefront that was asked for by name is the plain one: as many waves as there can be.
+        for tile in ((request.tile or 1,) if request.strategy in ("wavefront", "sequential") else tiles)
+    ]
+
+
+def _why(request: Request, ranking: Sequence[Estimate], machine: Machine, sizes: Mapping[str, int]) -> str:
+    """One sentence on the choice."""
+    if len(ranking) == 1:
+        return "it was asked for"
+    at = ", ".join(f"{name}={value}" for name, value in sizes.items())
+    best, *others = ranking
+    rival = next((e for e in others if e.choice.strategy != best.choice.strategy), others[0])
+    asked = "" if request.strategy == "auto" else f"{request.strategy} was asked for; "
+    return (
+        f"{asked}of {len(ranking)} schedules it is the fastest predicted for {at}, {machine.threads} threads: "
+        f"{best.seconds * 1e3:.3g} ms, against {rival.seconds * 1e3:.3g} ms for {rival.choice}"
+    )
