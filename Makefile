@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := CMakeLists.txt pyproject.toml $(wildcard python/parc/runtime/native/*)
 
-.PHONY: help demo test lint format bench build clean
+.PHONY: help demo test lint lit pytest format bench build clean
 
 help: ## Print the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | awk -F'|' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -12,14 +12,20 @@ help: ## Print the targets
 demo: build ## Compile real models, run them on real input, and compare with the reference
 	$(BIN)/python examples/demo.py
 
-test: lint ## Run every check: linters, types, lit tests, Python tests
-	$(BIN)/python -m lit.main -sv test
-	$(BIN)/python -m pytest -q
+test: build ## Run every check: linters, types, lit tests, Python tests
+	@failed=; for check in lint lit pytest; do $(MAKE) --no-print-directory $$check || failed="$$failed $$check"; done; \
+	  test -z "$$failed" || { echo "make test: failed:$$failed"; exit 1; }
 
 lint: build ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+lit: build ## Run the tests of the dialect, the passes and the tools
+	$(BIN)/python -m lit -sv test
+
+pytest: build ## Run the Python tests
+	$(BIN)/python -m pytest -q
 
 format: build ## Rewrite the sources in the project's style
 	$(BIN)/ruff check --fix-only .

@@ -57,13 +57,14 @@ def _forbid_writes(function: func.FuncOp) -> None:
 
 
 def _refuse_tensors(module: ir.Module) -> None:
-    """Name the first operation that bufferization left on tensors."""
-    for op in walk(module.operation):
-        values = [*op.operation.operands, *op.operation.results]
-        if any(isinstance(v.type, ir.RankedTensorType | ir.UnrankedTensorType) for v in values):
-            name = op.operation.name
-            if name not in ("bufferization.to_tensor", "bufferization.to_buffer"):
-                raise CompileError(f"the operation '{name}' is not supported on the CPU", op.location)
+    """Name the first operation that bufferization left on tensors: there are conversions around it."""
+    for conversion in walk(module.operation, "bufferization.to_tensor", "bufferization.to_buffer"):
+        value = conversion.operation.operands[0]
+        others = [use.owner for use in conversion.operation.results[0].uses]
+        if conversion.operation.name == "bufferization.to_buffer" and not isinstance(value.owner, ir.Block):
+            others = [value.owner]
+        op = (others or [conversion])[0].operation
+        raise CompileError(f"the operation '{op.name}' is not supported on the CPU", op.location)
 
 
 def _results_to_arguments(function: func.FuncOp) -> None:

@@ -15,6 +15,7 @@ from parc.codegen.irtools import (
     symbol_arguments,
     walk,
 )
+from parc.codegen.loops import index
 from parc.errors import CompileError
 from parc.passbase import Pass
 
@@ -118,7 +119,7 @@ class _Layout:
         self._nthreads = nthreads
         self.offsets: list[ir.Value] = []
         self.strides: dict[memref.AllocOp, ir.Value] = {}
-        self.end = index_constant(ALIGNMENT)
+        self.end = index(ALIGNMENT)
 
     def add(self, slot: Sequence[_Buffer]) -> None:
         """Place one slot behind what has been placed."""
@@ -138,11 +139,12 @@ class _Layout:
         count = 1
         for d in range(type_.rank):
             count *= 1 if type_.is_dynamic_dim(d) else type_.get_dim_size(d)
-        size = index_constant(count * _element_bytes(type_.element_type))
+        size = index(count * _element_bytes(type_.element_type))
         for value in self.sizes(buffer.alloc):
-            size = arith.MulIOp(size, value).result
-        size = arith.AddIOp(size, index_constant(ALIGNMENT - 1)).result
-        size = arith.AndIOp(size, index_constant(-ALIGNMENT)).result
+            # An extent such as T - 1 is negative for T = 0, where nothing is stored.
+            size = arith.MulIOp(size, arith.MaxSIOp(value, index(0)).result).result
+        size = arith.AddIOp(size, index(ALIGNMENT - 1)).result
+        size = arith.AndIOp(size, index(-ALIGNMENT)).result
         if buffer.per_thread:
             self.strides[buffer.alloc] = size
             size = arith.MulIOp(size, self._nthreads).result
@@ -162,11 +164,6 @@ class _Layout:
         return self._copies[value]
 
 
-def index_constant(value: int) -> ir.Value:
-    """`arith.constant` of type index."""
-    return arith.constant(ir.IndexType.get(), value)
-
-
 def _element_bytes(type_: ir.Type) -> int:
     if isinstance(type_, ir.IndexType):
         return 8
@@ -177,19 +174,18 @@ def _element_bytes(type_: ir.Type) -> int:
 
 def _build_arena_size(module: ir.Module, plans: Sequence[tuple[func.FuncOp, list[list[_Buffer]]]]) -> None:
     """Add `@arena_size(%nthreads, symbols...)`: the bytes of the arena, enough for each of the entry functions."""
-    index = ir.IndexType.get()
     symbols = next(symbol_arguments(f) for f, _ in plans if f.name.value == "main")
 
-    def layout(values: Sequence[ir.Value]) -> ir.Value:
-        size = index_constant(ALIGNMENT)
+    def size(values: Sequence[ir.Value]) -> ir.Value:
+        largest = index(ALIGNMENT)
         for _, slots in plans:
             layout = _Layout(dict(zip(symbols, values[1:], strict=True)), values[0])
             for slot in slots:
                 layout.add(slot)
-            size = arith.MaxUIOp(size, layout.end).result
-        return size
+            largest = arith.MaxUIOp(largest, layout.end).result
+        return largest
 
-    _build_function(module, "arena_size", [index] * (1 + len(symbols)), layout)
+    _build_function(module, "arena_size", [ir.IndexType.get()] * (1 + len(symbols)), size)
 
 
 def _build_function(
@@ -204,11 +200,16 @@ def _build_function(
 
 def _use_arena(function: func.FuncOp, slots: list[list[_Buffer]]) -> None:
     """Add the arguments of a team's program and replace every allocation by a view of the arena."""
-    index, arena_type = ir.IndexType.get(), ir.MemRefType.get([ir.ShapedType.get_dynamic_size()], ir.IntegerType.get_signless(8))
+    index_type, byte = ir.IndexType.get(), ir.IntegerType.get_signless(8)
+    arena_type = ir.MemRefType.get([ir.ShapedType.get_dynamic_size()], byte)
     insert_arguments(
         function,
         0,
-        [(index, {"parc.kind": "thread"}), (index, {"parc.kind": "threads"}), (arena_type, {"parc.kind": "arena"})],
+        [
+            (index_type, {"parc.kind": "thread"}),
+            (index_type, {"parc.kind": "threads"}),
+            (arena_type, {"parc.kind": "arena"}),
+        ],
     )
     (tid,), (nthreads,), (arena,) = (arguments_of_kind(function, k) for k in ("thread", "threads", "arena"))
     symbols = symbol_arguments(function)
@@ -221,8 +222,10 @@ def _use_arena(function: func.FuncOp, slots: list[list[_Buffer]]) -> None:
                 offset = start
                 if buffer.per_thread:
                     offset = arith.AddIOp(start, arith.MulIOp(tid, layout.strides[buffer.alloc]).result).result
-                alloc = buffer.alloc
-                result = alloc.operation.results[0]
-                view = memref.ViewOp(result.type, arena, offset, layout.sizes(alloc), loc=alloc.location)
+                result = buffer.alloc.operation.results[0]
+                sizes = layout.sizes(buffer.alloc)
+                view = memref.ViewOp(result.type, arena, offset, sizes, loc=buffer.alloc.location)
                 result.replace_all_uses_with(view.result)
-                alloc.operation.erase()
+    for slot in slots:
+        for buffer in slot:
+            buffer.alloc.operation.erase()

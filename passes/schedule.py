@@ -5,12 +5,12 @@ from typing import ClassVar
 
 from torch_mlir import ir
 
-from ..errors import CompileError
-from ..passbase import Pass
-from ..poly.legality import check_schedule
-from ..poly.model import build, systems
-from ..poly.plan import Request, plan
-from ..poly.schedules import Schedule
+from parc.errors import CompileError
+from parc.passbase import Pass
+from parc.poly.legality import check_schedule
+from parc.poly.model import build, systems
+from parc.poly.plan import Request, plan
+from parc.poly.schedules import Schedule, with_schedule
 
 
 @dataclass
@@ -42,12 +42,15 @@ class ScheduleSystem(Pass):
         request = Request(self.strategy, self.distribute, self.time_tile, self.threads, _parse_sizes(self.sizes))
         with module.context, ir.Location.unknown():
             for op in systems(module):
-                _write(op, plan(build(op), request).schedule)
-                check_schedule(build(op))
+                system = build(op)
+                chosen = plan(system, request)
+                check_schedule(with_schedule(system, chosen.schedule))
+                _write(op, chosen.schedule, chosen.why)
 
 
-def _write(system: ir.Operation, schedule: Schedule) -> None:
+def _write(system: ir.Operation, schedule: Schedule, why: str) -> None:
     """Set the attributes of a scheduled system."""
+    system.attributes["why"] = ir.StringAttr.get(why)
     system.attributes["strategy"] = ir.StringAttr.get(schedule.choice.strategy)
     system.attributes["distribute"] = ir.StringAttr.get(schedule.choice.distribute)
     for op in system.regions[0].blocks[0].operations:

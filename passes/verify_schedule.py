@@ -5,10 +5,10 @@ from typing import ClassVar
 
 from torch_mlir import ir
 
-from ..passbase import Pass
-from ..poly.dependences import check_system
-from ..poly.legality import check_schedule
-from ..poly.model import build, systems
+from parc.passbase import Pass
+from parc.poly.dependences import check_system
+from parc.poly.legality import check_schedule
+from parc.poly.model import build, systems
 
 
 @dataclass

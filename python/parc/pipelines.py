@@ -24,10 +24,14 @@ from parc.passbase import Pass
 # Stage -> steps, in the order that data takes. `$strategy` and `$threads` are the caller's choices.
 PIPELINES: dict[str, tuple[str, ...]] = {
     "system": (
+        "unroll-loops",
         "flatten-products",
         "canonicalize",
         "cse",
         "sink-slices",
+        "canonicalize",
+        "cse",
+        "stack-slices",
         "linalg-fold-unit-extent-dims",
         "canonicalize",
         "cse",
@@ -37,6 +41,8 @@ PIPELINES: dict[str, tuple[str, ...]] = {
     ),
     "schedule": (
         "split-products",
+        "canonicalize",
+        "cse",
         "schedule{strategy=$strategy threads=$threads}",
     ),
     "loops": (

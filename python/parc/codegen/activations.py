@@ -159,9 +159,12 @@ class _Emitter:
         return arith.bitcast(self.type, arith.addi(shifted, self._int(self.format.bias << self.format.mantissa)))
 
     def _float(self, value: float) -> ir.Value:
-        return arith.constant(self.type, ir.DenseElementsAttr.get_splat(self.type, ir.FloatAttr.get(self.type.element_type, value)))
+        return arith.constant(
+            self.type, ir.DenseElementsAttr.get_splat(self.type, ir.FloatAttr.get(self.type.element_type, value))
+        )
 
     def _int(self, value: int) -> ir.Value:
         element = self.int_type.element_type
-        return arith.constant(self.int_type, ir.DenseElementsAttr.get_splat(self.int_type, ir.IntegerAttr.get(element, value)))
-
+        return arith.constant(
+            self.int_type, ir.DenseElementsAttr.get_splat(self.int_type, ir.IntegerAttr.get(element, value))
+        )

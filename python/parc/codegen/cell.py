@@ -525,9 +525,7 @@ def _sliced(op: ir.Operation, indices: _Indices) -> _Indices:
             extent = _extents(op.operands[0].type)[i]
             if extent is None or extent != _extents(op.results[0].type)[d]:
                 raise _NotACellError
-    return tuple(
-        _Index("fixed", o) if d is None else indices[d].moved(o) for d, o in zip(dims, offsets, strict=True)
-    )
+    return tuple(_Index("fixed", o) if d is None else indices[d].moved(o) for d, o in zip(dims, offsets, strict=True))
 
 
 def _span(index: _Index, piece: _Piece, along: str) -> tuple[int, int]:
@@ -564,9 +562,7 @@ def _inserted(op: ir.Operation, piece: _Piece, along: str) -> list[_Piece]:
     dims, offsets = _slice_dims(op, source), _static_offsets(op)
     sizes = list(ir.DenseI64ArrayAttr(op.attributes["static_sizes"]))
     whole = _extents(destination.type)
-    indices = tuple(
-        piece.indices[i].moved(-offsets[i]) for i, d in enumerate(dims) if d is not None
-    )
+    indices = tuple(piece.indices[i].moved(-offsets[i]) for i, d in enumerate(dims) if d is not None)
     cut = [i for i, size in enumerate(sizes) if not (offsets[i] == 0 and (size < 0 or size == whole[i]))]
     if not cut:
         return [_Piece(piece.start, piece.stop, source, indices)]
@@ -578,7 +574,9 @@ def _inserted(op: ir.Operation, piece: _Piece, along: str) -> list[_Piece]:
     low, high = offsets[dim], offsets[dim] + sizes[dim]
     if index.kind == "fixed":
         inside = low <= index.value < high
-        return [_Piece(piece.start, piece.stop, source if inside else destination, indices if inside else piece.indices)]
+        return [
+            _Piece(piece.start, piece.stop, source if inside else destination, indices if inside else piece.indices)
+        ]
     bounds = [first, *(b for b in (low, high) if first < b < last), last]
     return [
         _Piece(a - index.value, b - index.value, source, indices)

@@ -1,6 +1,6 @@
 """Small helpers on MLIR operations that several passes share."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from torch_mlir import ir
 from torch_mlir.dialects import arith, func
@@ -25,16 +25,15 @@ def entry_functions(module: ir.Module) -> list[func.FuncOp]:
 
 def walk(root: ir.Operation | ir.OpView, *names: str) -> list[ir.OpView]:
     """The operations below `root` in textual order, as a list that survives rewriting; only `names`, when given."""
-    return list(_walk(root, frozenset(names)))
+    found: list[ir.Operation] = []
 
+    def visit(op: ir.Operation) -> ir.WalkResult:
+        if not names or op.name in names:
+            found.append(op)
+        return ir.WalkResult.ADVANCE
 
-def _walk(root: ir.Operation | ir.OpView, names: frozenset[str]) -> Iterator[ir.OpView]:
-    for region in root.regions:
-        for block in region.blocks:
-            for op in block.operations:
-                if not names or op.operation.name in names:
-                    yield op
-                yield from _walk(op, names)
+    root.operation.walk(visit, ir.WalkOrder.PRE_ORDER)
+    return [op.opview for op in found if op != root.operation]
 
 
 def defining_op(value: ir.Value) -> ir.OpView | None:

@@ -43,8 +43,11 @@ def emit_kernel(module: ir.Module, cell: Cell, name: str, target: VectorTarget) 
     with module.context, ir.Location.unknown(), ir.InsertionPoint(module.body):
         plan = _plan(cell, target)
         _emit_function(plan, name)
-        present = {ir.StringAttr(op.attributes["sym_name"]).value for op in module.body.operations
-                   if "sym_name" in op.attributes}
+        present = {
+            ir.StringAttr(op.attributes["sym_name"]).value
+            for op in module.body.operations
+            if "sym_name" in op.attributes
+        }
         for micro in plan.micro_kernels():
             if micro.name not in present:
                 micro.emit()
@@ -326,5 +329,9 @@ def _constant_vector(value: ir.Attribute, lanes: int) -> ir.Value:
 
 def _splat(type_: ir.VectorType, value: float) -> ir.Value:
     element = type_.element_type
-    number = ir.FloatAttr.get(element, value) if isinstance(element, ir.FloatType) else ir.IntegerAttr.get(element, int(value))
+    number = (
+        ir.FloatAttr.get(element, value)
+        if isinstance(element, ir.FloatType)
+        else ir.IntegerAttr.get(element, int(value))
+    )
     return arith.constant(type_, ir.DenseElementsAttr.get_splat(type_, number))

@@ -47,7 +47,9 @@ def pack(weight: ir.Value, layout: Layout) -> ir.Value:
         weight = _expand(weight, [[0, 1], [2]], [1, *shape])
     elif rank > 3:
         weight = tensor.collapse_shape(
-            ir.RankedTensorType.get([matrices, *shape[-2:]], element), weight, [list(range(rank - 2)), [rank - 2], [rank - 1]]
+            ir.RankedTensorType.get([matrices, *shape[-2:]], element),
+            weight,
+            [list(range(rank - 2)), [rank - 2], [rank - 1]],
         )
     panels = layout.unit_tile // layout.panel
     tile = [panels, layout.depth, layout.panel]

@@ -34,13 +34,15 @@ _TO_LINALG = (
 class Program:
     """A torch callable with its example call taken apart.
 
-    `leaves` are the flattened (args, kwargs): a tensor's name where the leaf is a tensor
-    input, else None; `constants` the other leaves' values, in order.
+    `leaves` has an entry for every leaf of the flattened (args, kwargs): the number of a
+    tensor input, or None where the leaf is no tensor; `constants` are those other leaves.
+    `roots` names the positional arguments, `names` the tensor inputs.
     """
 
     function: Callable[..., object]
     module: nn.Module | None
     spec: pytree.TreeSpec
+    roots: tuple[str, ...]
     names: tuple[str, ...]
     examples: tuple[Tensor, ...]
     leaves: tuple[int | None, ...]
@@ -54,7 +56,12 @@ class Program:
         if isinstance(function, torch.jit.ScriptModule | torch.jit.ScriptFunction):
             raise CompileError("TorchScript programs are not supported: pass the nn.Module itself or an exported program")
         flat, spec = pytree.tree_flatten((tuple(args), dict(kwargs)))
-        labels = argument_names(function, args, kwargs)
+        roots = _argument_names(function, args, kwargs)
+        labels = [
+            root + pytree.keystr(path)
+            for root, value in [*zip(roots, args, strict=True), *kwargs.items()]
+            for path, _ in pytree.tree_flatten_with_path(value)[0]
+        ]
         leaves: list[int | None] = []
         names, examples, constants = [], [], []
         for label, leaf in zip(labels, flat, strict=True):
@@ -72,7 +79,7 @@ class Program:
             parameters |= dict(module.named_parameters())
             parameters |= dict(module.named_buffers())
         return Program(
-            function, module, spec, tuple(names), tuple(examples), tuple(leaves), tuple(constants),
+            function, module, spec, roots, tuple(names), tuple(examples), tuple(leaves), tuple(constants),
             FakeTensorMode(), parameters,
         )  # fmt: skip
 
@@ -92,27 +99,6 @@ class Program:
         names = {id(tensor): name for name, tensor in self.parameters.items()}
         with _state_kept(self.module):
             return record(self.call, inputs, fake=self.fake, known=known, names=names, limit=limit)
-
-
-def argument_names(
-    function: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object]
-) -> tuple[str, ...]:
-    """A name for every leaf of the flattened call: `x`, `state[0]`, `hx[1][0]`."""
-    target = function.forward if isinstance(function, nn.Module) else function
-    try:
-        signature = inspect.signature(target)
-    except (TypeError, ValueError):  # builtins have none
-        roots = [f"arg{i}" for i in range(len(args))]
-    else:
-        try:
-            signature.bind(*args, **kwargs)
-        except TypeError as e:
-            raise CompileError(f"the example inputs do not fit the model: {e}") from None
-        roots = _positional_names(signature, len(args))
-    labels = []
-    for root, value in [*zip(roots, args, strict=True), *kwargs.items()]:
-        labels += [root + pytree.keystr(path) for path, _ in pytree.tree_flatten_with_path(value)[0]]
-    return tuple(labels)
 
 
 def parameter_names(program: Program, captured: Sequence[Tensor]) -> tuple[str, ...]:
@@ -212,6 +198,22 @@ class _InlineConstants(FxImporterHooks):
         )
         type_ = gni._cc.tensor_to_vtensor_type(literal)
         return ir.Operation.create("torch.vtensor.literal", results=[type_], attributes={"value": attribute}).result
+
+
+def _argument_names(
+    function: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object]
+) -> tuple[str, ...]:
+    """Names of the positional arguments; raises `CompileError` when the call does not fit the signature."""
+    target = function.forward if isinstance(function, nn.Module) else function
+    try:
+        signature = inspect.signature(target)
+    except (TypeError, ValueError):  # builtins have none
+        return tuple(f"arg{i}" for i in range(len(args)))
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as e:
+        raise CompileError(f"the example inputs do not fit the model: {e}") from None
+    return tuple(_positional_names(signature, len(args)))
 
 
 def _positional_names(signature: inspect.Signature, count: int) -> list[str]:

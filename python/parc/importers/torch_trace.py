@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType, TracebackType
+from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
@@ -49,6 +50,10 @@ _LIBRARIES = tuple(
 
 class TooLong(Exception):
     """The program ran more operations than the recorder's limit."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"more than {limit} operations")
+        self.limit = limit
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,7 @@ class Recorder(TorchDispatchMode):
             self._constants[id(out)] = args[0]
             self._values.define(out, self._literal(args[0]))
             return out
-        args, kwargs = pytree.tree_map_only(Tensor, self.lift, (args, kwargs))
+        args, kwargs = _map_tensors(self.lift, args), _map_tensors(self.lift, kwargs)
         if func in _IDENTITIES:
             return args[0]
         with self:
@@ -184,13 +189,14 @@ class Recorder(TorchDispatchMode):
             raise CompileError(f"{e} is not supported", self._line()) from None
         return target
 
-    def _record(self, func: OpOverload, args: Sequence[object], kwargs: dict[str, object], out: object) -> None:
-        tensors = [t for t in pytree.tree_leaves(out) if isinstance(t, Tensor)]
+    def _record(
+        self, func: OpOverload, args: Sequence[object], kwargs: dict[str, object], out: Tensor | Sequence[object]
+    ) -> None:
+        tensors = [out] if isinstance(out, Tensor) else [t for t in out if isinstance(t, Tensor)]
         self.operations.append((str(func), tuple(tuple(t.shape) for t in tensors)))
         if self._limit is not None and len(self.operations) > self._limit:
-            raise TooLong
-        node_args, node_kwargs = pytree.tree_map_only(Tensor, self.node, (args, kwargs))
-        node = self.graph.call_function(func, tuple(node_args), dict(node_kwargs))
+            raise TooLong(self._limit)
+        node = self.graph.call_function(func, _map_tensors(self.node, args), _map_tensors(self.node, kwargs))
         node.meta["val"] = out
         if line := self._line():
             file, number = line.rsplit(":", 1)
@@ -271,6 +277,17 @@ def _decompositions() -> dict[OpOverload, Callable[..., object]]:
     """torch-mlir's table, and the recurrent operators in their variants that do not write in place."""
     rnn = [_aten.lstm.input, _aten.gru.input, _aten.rnn_tanh.input, _aten.rnn_relu.input]
     return get_decomposition_table() | get_decompositions(rnn)
+
+
+def _map_tensors(fn: Callable[[Tensor], Any], value: Any) -> Any:
+    """Apply `fn` to the tensors in an operator's arguments (pytree's general walk costs more than the operator)."""
+    if isinstance(value, Tensor):
+        return fn(value)
+    if isinstance(value, list | tuple):
+        return type(value)([_map_tensors(fn, v) for v in value])
+    if isinstance(value, dict):
+        return {k: _map_tensors(fn, v) for k, v in value.items()}
+    return value
 
 
 def _plain_name(func: OpOverload) -> str:

@@ -5,7 +5,7 @@ import re
 import islpy as isl
 from torch_mlir import ir
 
-from ..errors import CompileError
+from parc.errors import CompileError
 
 SET, IN, PARAM = isl.dim_type.set, isl.dim_type.in_, isl.dim_type.param
 
@@ -109,6 +109,18 @@ def from_aff(aff: isl.Aff) -> ir.AffineExpr:
         if coefficient:
             expr = expr + from_aff(scaled.get_div(i)) * coefficient
     return ir.AffineExpr.get_floor_div(expr, denominator) if denominator != 1 else expr
+
+
+def aff_text(aff: isl.Aff) -> str:
+    """`from_aff` with the variables by their names: `T - t - 1`; needs a current MLIR context."""
+    dims = tuple(aff.get_dim_name(IN, i) or f"i{i}" for i in range(aff.dim(IN)))
+    return with_names(str(from_aff(aff)), dims, tuple(aff.get_dim_name(PARAM, i) for i in range(aff.dim(PARAM))))
+
+
+def with_names(text: str, dims: tuple[str, ...], symbols: tuple[str, ...]) -> str:
+    """MLIR's text of an affine expression with `d0` and `s0` replaced by names."""
+    names = {f"d{i}": name for i, name in enumerate(dims)} | {f"s{i}": name for i, name in enumerate(symbols)}
+    return re.sub(r"\b[ds]\d+\b", lambda match: names[match[0]], text)
 
 
 def _constraints(attr: ir.Attribute) -> list[tuple[ir.AffineExpr, bool]]:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
-from .schedules import Choice
-from .wavefront import Layer
-from .work import Work
+from parc.poly.schedules import Choice
+from parc.poly.wavefront import Layer
+from parc.poly.work import Work
 
 
 @dataclass(frozen=True)

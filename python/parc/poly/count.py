@@ -6,9 +6,9 @@ from functools import reduce
 
 import islpy as isl
 
-from .affine import PARAM, SET
-from .model import Equation, System
-from .wavefront import Layer
+from parc.poly.affine import PARAM, SET
+from parc.poly.model import Equation, System
+from parc.poly.wavefront import Layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,11 +25,13 @@ class Count:
         return sum(points_at(s, sizes) for s in self.sets)
 
     def __str__(self) -> str:
-        """`T + 3`, for sizes at which there is any work; `?` where there is no formula."""
+        """`T + 3`, for sizes at which there is anything; by cases where no one formula holds; `?` where none is known."""
         if self.polynomial is None:
             return "?"
-        pieces = self.polynomial.get_pieces()
-        return " or ".join(_text(q) for _, q in pieces) if pieces else "0"
+        pieces = [(str(where), _formula(q)) for where, q in self.polynomial.get_pieces()]
+        if len(pieces) < 2:
+            return pieces[0][1] if pieces else "0"
+        return " or ".join(f"{formula} (if {_inside(where)})" for where, formula in pieces)
 
 
 def points_at(points: isl.Set, sizes: Mapping[str, int]) -> int:
@@ -133,7 +135,25 @@ def _box(points: isl.Set) -> isl.PwQPolynomial | None:
     return polynomial.coalesce() if box.is_subset(plain) else None
 
 
-def _text(polynomial: isl.QPolynomial) -> str:
-    """isl's text without the braces: `4 * T`."""
-    text = str(polynomial)
-    return text[text.index("{") + 1 : text.rindex("}")].strip().removeprefix("[] ->").strip()
+def _formula(polynomial: isl.QPolynomial) -> str:
+    """A polynomial with its constant last: `2*T + floor((7 + T)/8) + 3`."""
+    terms = [(t.get_coefficient_val(), _factors(t)) for t in polynomial.get_terms()]
+    text = ""
+    for coefficient, factors in sorted(terms, key=lambda term: not term[1]):
+        size = coefficient.abs()
+        factors = factors if size.is_one() and factors else [str(size), *factors]
+        sign = " - " if coefficient.is_neg() else " + "
+        text += (sign if text else sign.strip(" +")) + "*".join(factors)
+    return text or "0"
+
+
+def _factors(term: isl.Term) -> list[str]:
+    names = [(term.get_dim_name(PARAM, i), term.get_exp(PARAM, i)) for i in range(term.dim(PARAM))]
+    div = isl.dim_type.div
+    names += [(f"floor({_inside(str(term.get_div(i))).strip('[]')})", term.get_exp(div, i)) for i in range(term.dim(div))]
+    return [name if power == 1 else f"{name}^{power}" for name, power in names if power]
+
+
+def _inside(text: str) -> str:
+    """What is between the braces of isl's text."""
+    return text[text.index("{") + 1 : text.rindex("}")].strip().removeprefix(":").strip()

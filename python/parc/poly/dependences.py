@@ -6,10 +6,10 @@ from itertools import combinations
 
 import islpy as isl
 
-from ..errors import CompileError, source_line
-from .affine import SET
-from .example import first_pair, first_point
-from .model import Access, Equation, System
+from parc.errors import CompileError, source_line
+from parc.poly.affine import SET
+from parc.poly.example import first_pair, first_point
+from parc.poly.model import Access, Equation, System
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import islpy as isl
 
-from .affine import PARAM, SET
+from parc.poly.affine import PARAM, SET
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ the recurrence that it reads, if that is a single one.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .dependences import Dependence
-from .model import System
+from parc.poly.dependences import Dependence
+from parc.poly.model import System
 
 
 @dataclass(frozen=True)

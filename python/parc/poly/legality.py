@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import islpy as isl
 
-from ..errors import CompileError
-from .dependences import Dependence, dependences
-from .example import Point, first_pair, first_point
-from .model import Equation, System
-from .rows import mixed_rows
+from parc.errors import CompileError
+from parc.poly.dependences import Dependence, dependences
+from parc.poly.example import Point, first_pair, first_point
+from parc.poly.model import Equation, System
+from parc.poly.rows import mixed_rows
 
 
 def check_schedule(system: System, flow: Sequence[Dependence] | None = None) -> None:

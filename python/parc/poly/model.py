@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import islpy as isl
 from torch_mlir import ir
 
-from ..errors import CompileError
-from .affine import SET, dimension_names, domain_rank, instance_space, to_map, to_set
+from parc.errors import CompileError
+from parc.poly.affine import SET, dimension_names, domain_rank, instance_space, to_map, to_set
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +49,9 @@ class Equation:
     """Reads of known arrays."""
     writes: tuple[Access, ...]
     time: isl.Map | None
-    """`{ instance -> time vector }` from the `schedule` attribute, where there is one."""
+    """`{ instance -> [time vector] }` from the `schedule` attribute, where there is one."""
     owner: isl.Map | None
-    """`{ instance -> worker }` from the `owner` attribute, where there is one."""
+    """`{ instance -> [worker] }` from the `owner` attribute, where there is one."""
     op: ir.Operation
 
 
@@ -78,6 +78,8 @@ class System:
     """Known arrays with the indices that exist, as far as their extents are given."""
     distribute: str
     strategy: str
+    why: str
+    """Why it was scheduled so; empty where nothing is said."""
     op: ir.Operation
 
     def equation(self, name: str) -> Equation:
@@ -144,6 +146,7 @@ class _Builder:
             known=tuple(self.known.items()),
             distribute=_text(self.system, "distribute"),
             strategy=_text(self.system, "strategy"),
+            why=_text(self.system, "why"),
             op=self.system,
         )
 
@@ -258,7 +261,7 @@ class _Builder:
             for a in _accesses(op)
         ]
         time, owner = (
-            to_map(op.attributes[key].value, domain, key, location=op.location) if key in op.attributes else None
+            to_map(op.attributes[key].value, domain, "", location=op.location) if key in op.attributes else None
             for key in ("schedule", "owner")
         )
         return Equation(

@@ -6,12 +6,12 @@ from itertools import pairwise
 import islpy as isl
 from torch_mlir import ir
 
-from ..errors import CompileError
-from .affine import PARAM, SET, dimension_names, from_aff
-from .dependences import Dependence
-from .example import Point
-from .groups import strong_components
-from .model import System
+from parc.errors import CompileError
+from parc.poly.affine import PARAM, SET, dimension_names, from_aff
+from parc.poly.dependences import Dependence
+from parc.poly.example import Point
+from parc.poly.groups import strong_components
+from parc.poly.model import System
 
 _LARGEST = 6
 """Cycles are looked for at sizes up to this one: those of affine systems show at small sizes."""

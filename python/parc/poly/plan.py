@@ -5,20 +5,21 @@ from dataclasses import dataclass, field
 
 from torch_mlir import ir
 
-from ..errors import CompileError
-from .cost import Estimate, Machine, estimate
-from .count import span
-from .dependences import check_system, dependences
-from .model import System
-from .order import any_order
-from .rows import mixed_rows
-from .schedules import DISTRIBUTIONS, STRATEGIES, Choice, Schedule, affine_maps, make
-from .wavefront import Layer, waves
-from .work import measure
+from parc.errors import CompileError
+from parc.poly.affine import PARAM
+from parc.poly.cost import Estimate, Machine, estimate
+from parc.poly.count import span
+from parc.poly.dependences import check_system, dependences
+from parc.poly.model import System
+from parc.poly.order import any_order
+from parc.poly.rows import mixed_rows
+from parc.poly.schedules import DISTRIBUTIONS, STRATEGIES, Choice, Schedule, affine_maps, make
+from parc.poly.wavefront import Layer, waves
+from parc.poly.work import measure
 
 _TILES = (1, 2, 4, 8, 16, 32)
-_DEFAULT_SIZE = 64
-"""What an unknown size is taken for when schedules are compared; the schedule is legal for all sizes."""
+_LENGTH, _ROWS = 128, 16
+"""What sizes are taken for when nothing is said: those that bound a domain (a length), and others (a batch)."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def plan(system: System, request: Request) -> Plan:
     choices = _choices(system, request)
     check_system(system)
     flow = dependences(system)
-    sizes = {symbol: request.sizes.get(symbol, _DEFAULT_SIZE) for symbol in system.symbols}
+    sizes = default_sizes(system) | {s: n for s, n in request.sizes.items() if s in system.symbols}
     layers = waves(system, flow)
     if layers is None:
         schedule = Schedule(Choice("sequential", "units"), affine_maps(system, any_order(system, flow)), {})
@@ -66,6 +67,15 @@ def plan(system: System, request: Request) -> Plan:
     ranking = tuple(sorted(estimates, key=lambda e: e.seconds))
     schedule = make(system, flow, layers, ranking[0].choice)
     return Plan(schedule, ranking, layers, sizes, _why(request, ranking, machine, sizes))
+
+
+def default_sizes(system: System) -> dict[str, int]:
+    """Sizes to choose a schedule for; it is legal for all others too."""
+    domains = [e.domain.gist_params(system.context) for e in system.equations]
+    return {
+        symbol: _LENGTH if any(d.involves_dims(PARAM, i, 1) for d in domains) else _ROWS
+        for i, symbol in enumerate(system.symbols)
+    }
 
 
 def _choices(system: System, request: Request) -> list[Choice]:
@@ -86,7 +96,9 @@ def _choices(system: System, request: Request) -> list[Choice]:
         ways = {request.strategy: [request.distribute] if request.distribute else ways[request.strategy]}
     else:
         del ways["sequential"]
-        wanted = [request.distribute] if request.distribute else ["units", "points", *(["rows"] if not mixed else [])]
+        wanted = [request.distribute] if request.distribute else ["units", "points"]
+        # Rows leave threads idle at batches smaller than those that the choice is made for: only where that is known.
+        wanted += ["rows"] if mixed is None and request.sizes and not request.distribute else []
         ways = {s: kept for s, way in ways.items() if (kept := [d for d in way if d in wanted])}
     tiles = (request.tile,) if request.tile else _TILES
     return [

@@ -9,7 +9,7 @@ from itertools import chain
 from torch_mlir import ir
 from torch_mlir.dialects import linalg
 
-from .model import System
+from parc.poly.model import System
 
 
 def mixed_rows(system: System) -> tuple[str, ir.Location] | None:

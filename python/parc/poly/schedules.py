@@ -15,15 +15,16 @@ layer, whose points in one tile have equal time so that they become one matrix p
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import islpy as isl
 from torch_mlir import ir
 
-from .affine import SET
-from .dependences import Dependence
-from .model import System
-from .timing import AffineTime
-from .wavefront import Layer, time_distances
+from parc.poly.affine import SET, to_map
+from parc.poly.dependences import Dependence
+from parc.poly.model import Equation, System
+from parc.poly.timing import AffineTime
+from parc.poly.wavefront import Layer, time_distances
 
 STRATEGIES = ("sequential", "layers", "rows", "wavefront")
 DISTRIBUTIONS = ("units", "points", "rows")
@@ -74,6 +75,19 @@ def affine_maps(system: System, vectors: Mapping[str, Sequence[ir.AffineExpr]]) 
         name: ir.AffineMap.get(system.equation(name).domain.dim(SET), symbols, list(vector))
         for name, vector in vectors.items()
     }
+
+
+def with_schedule(system: System, schedule: Schedule) -> System:
+    """The same system as its attributes would describe it with this schedule."""
+
+    def map_(maps: Mapping[str, ir.AffineMap], e: Equation) -> isl.Map | None:
+        return to_map(maps[e.name], e.domain, "", location=e.op.location) if e.name in maps else None
+
+    equations = tuple(
+        replace(e, time=map_(schedule.time, e), owner=map_(schedule.owner, e)) for e in system.equations
+    )
+    choice = schedule.choice
+    return replace(system, equations=equations, distribute=choice.distribute, strategy=choice.strategy)
 
 
 _Times = dict[str, list[ir.AffineExpr]]

@@ -14,9 +14,9 @@ from itertools import chain
 import islpy as isl
 from torch_mlir import ir
 
-from .affine import PARAM, SET, affine_expr
-from .dependences import Dependence
-from .model import Equation, System
+from parc.poly.affine import PARAM, SET, affine_expr
+from parc.poly.dependences import Dependence
+from parc.poly.model import Equation, System
 
 
 @dataclass(frozen=True)

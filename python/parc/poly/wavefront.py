@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import islpy as isl
 
-from .affine import SET
-from .dependences import Dependence
-from .groups import Group, levels, partition
-from .model import System
-from .timing import AffineTime, solve
+from parc.poly.affine import SET
+from parc.poly.dependences import Dependence
+from parc.poly.groups import Group, levels, partition
+from parc.poly.model import System
+from parc.poly.timing import AffineTime, solve
 
 
 @dataclass(frozen=True)

@@ -1,35 +1,60 @@
 """Dependences in plain words: `cell1[t] needs cell0[t] and cell1[t - 1]`."""
 
-import re
 from collections.abc import Sequence
 
 import islpy as isl
 
-from .affine import SET, from_aff
-from .dependences import Dependence
-from .model import System
+from parc.poly.affine import SET, aff_text
+from parc.poly.dependences import Dependence
+from parc.poly.model import System
 
 
 def needs(system: System, flow: Sequence[Dependence]) -> tuple[str, ...]:
-    """One sentence for each equation (or one of its points) that needs others; needs a current MLIR context."""
+    """One sentence for each equation that needs others; points that are one only, such as a last step, by their indices."""
     sentences: dict[str, list[str]] = {}
     for dependence in flow:
-        sink, source = _ends(system, dependence)
+        sink, source = _ends(system, dependence.relation.gist_params(system.context))
         sources = sentences.setdefault(sink, [])
         if source not in sources:
             sources.append(source)
     return tuple(f"{sink} needs {_list(sources)}" for sink, sources in sentences.items())
 
 
-def _ends(system: System, dependence: Dependence) -> tuple[str, str]:
-    """The sink and the source of a dependence, the source in terms of the sink's indices."""
-    dims = _dims(system.equation(dependence.sink).domain)
-    needed = dependence.relation.reverse()
-    sinks = needed.domain()
-    sink = f"{dependence.sink}[{', '.join(dims)}]"
-    if sinks.lexmin().is_equal(sinks.lexmax()) and (at := _affine(system, sinks.as_map_to(), ())) is not None:
-        pass
-    return sink, ""
+def _ends(system: System, relation: isl.Map) -> tuple[str, str]:
+    """The sink and the source of a dependence; the source as a function of the sink where it is one."""
+    sinks, sources = relation.range(), relation.domain()
+    sink, source = _one(sinks), _one(sources)
+    if source is None and (function := _function(relation.reverse())) is not None:
+        source = _instance(relation.get_tuple_name(isl.dim_type.in_), function)
+    return sink or _any(sinks), source or f"every {_any(sources)}"
+
+
+def _one(points: isl.Set) -> str | None:
+    """The instance of a set that has one at every size; None for larger sets."""
+    first = points.lexmin()
+    if not first.is_equal(points.lexmax()):
+        return None
+    affs = _function(isl.Map.from_range(first))
+    return None if affs is None else _instance(points.get_tuple_name(), affs)
+
+
+def _any(points: isl.Set) -> str:
+    return _instance(points.get_tuple_name(), [points.get_dim_name(SET, i) or f"i{i}" for i in range(points.dim(SET))])
+
+
+def _function(map_: isl.Map) -> list[str] | None:
+    """The results of a map as text, if it is one affine function."""
+    if not map_.is_single_valued():
+        return None
+    pieces = isl.PwMultiAff.from_map(map_).get_pieces()
+    if len(pieces) != 1:
+        return None
+    results = pieces[0][1]
+    return [aff_text(results.get_at(i)) for i in range(results.dim(isl.dim_type.out))]
+
+
+def _instance(name: str, indices: Sequence[str]) -> str:
+    return f"{name}[{', '.join(indices)}]"
 
 
 def _list(items: Sequence[str]) -> str:

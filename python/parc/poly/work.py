@@ -7,8 +7,8 @@ from math import prod
 from torch_mlir import ir
 from torch_mlir.dialects import linalg
 
-from .count import points_at
-from .model import Equation, System
+from parc.poly.count import points_at
+from parc.poly.model import Equation, System
 
 _TRANSCENDENTAL = 0.13e-9
 """Seconds per element of one tanh or exp, vectorised."""

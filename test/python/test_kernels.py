@@ -1,0 +1,538 @@
+"""Cells found in equations, and their kernels run against numpy in float64."""
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch_mlir import ir
+from torch_mlir.dialects import bufferization, func
+from torch_mlir.execution_engine import ExecutionEngine
+from torch_mlir.runtime import get_ranked_memref_descriptor
+
+from parc import dialect
+from parc.codegen import activations
+from parc.codegen.cell import Apply, Cell, Constant, Contraction, Load, Product, analyse_cell
+from parc.codegen.irtools import run_pipeline, walk
+from parc.codegen.kernel import Kernel, VectorTarget, emit_kernel
+from parc.codegen.packing import pack
+
+Array = NDArray[np.generic]
+TARGETS = (VectorTarget.host(), VectorTarget(), VectorTarget(512, 32))
+
+LOWER = (
+    "one-shot-bufferize,canonicalize,cse,canonicalize,convert-linalg-to-loops,convert-vector-to-scf,"
+    "expand-strided-metadata,lower-affine,convert-scf-to-cf,convert-vector-to-llvm,convert-math-to-llvm,"
+    "convert-math-to-libm,convert-to-llvm,reconcile-unrealized-casts"
+)
+
+
+def system(body: str, known: dict[str, str], written: dict[str, str]) -> str:
+    """A module with one equation; `known` and `written` map array names to types without the leading time dimension."""
+    arguments = ", ".join(f"%{name}: tensor<{shape}>" for name, shape in known.items())
+
+    def unknown(name: str, shape: str) -> str:
+        extents = ", ".join("B" if e == "?" else e for e in shape.split("x")[:-1])
+        map_ = f"affine_map<()[T, B] -> (T + 1, {extents})>"
+        return f'%{name} = "parc.unknown"() {{name = "{name}", shape = {map_}}} : () -> tensor<?x{shape}>'
+
+    writes = "\n".join(
+        f'"parc.write"(%{n}_new, %{n}) {{at = affine_map<(t)[T, B] -> (t + 1)>}} : (tensor<{s}>, tensor<?x{s}>) -> ()'
+        for n, s in written.items()
+    )
+    unknowns = "\n".join(unknown(*item) for item in written.items())
+    return f"""
+      #id = affine_map<(i, j) -> (i, j)>
+      #row = affine_map<(i, j) -> (j)>
+      #column = affine_map<(i, j) -> (i)>
+      func.func @main(%T: index, %B: index, {arguments}) {{
+        %0 = "parc.system"(%T, %B) ({{
+          {unknowns}
+          "parc.equation"() ({{
+          ^bb0(%t: index):
+            {body}
+            {writes}
+          }}) {{name = "cell", domain = affine_set<(t)[T, B] : (t >= 0, -t + T - 1 >= 0)>}} : () -> ()
+        }}) {{symbols = ["T", "B"]}} : (index, index) -> !parc.solution
+        return
+      }}"""
+
+
+def read(result: str, array: str, shape: str) -> str:
+    """The tile of `array` at t."""
+    types = f"(tensor<?x{shape}>) -> tensor<{shape}>"
+    return f'%{result} = "parc.read"(%{array}) {{at = affine_map<(t)[T, B] -> (t)>}} : {types}\n'
+
+
+def zeros(name: str, shape: str) -> str:
+    """An empty tile `%<name>_e` and a zero one `%<name>`."""
+    element, sizes = shape.split("x")[-1], "%B" if "?" in shape else ""
+    return f"""%{name}_e = tensor.empty({sizes}) : tensor<{shape}>
+      %{name}_0 = arith.constant 0.0 : {element}
+      %{name} = linalg.fill ins(%{name}_0 : {element}) outs(%{name}_e : tensor<{shape}>) -> tensor<{shape}>
+    """
+
+
+def matmul(result: str, left: str, left_shape: str, right: str, right_shape: str, out: str, out_shape: str) -> str:
+    types = f"tensor<{left_shape}>, tensor<{right_shape}>"
+    outs = f"outs(%{out} : tensor<{out_shape}>) -> tensor<{out_shape}>"
+    return f"%{result} = linalg.matmul ins(%{left}, %{right} : {types}) {outs}\n"
+
+
+def pointwise(result: str, code: str, inputs: list[tuple[str, str, str]], shape: str) -> str:
+    """A `linalg.generic` of (name, type, map) inputs; `code` has their values as %<name>_v and gives %y."""
+    element = shape.split("x")[-1]
+    maps = ", ".join([*(f"#{m}" for _, _, m in inputs), "#id"])
+    names, types = ", ".join(f"%{n}" for n, _, _ in inputs), ", ".join(f"tensor<{s}>" for _, s, _ in inputs)
+    arguments = ", ".join(f"%{n}_v: {s.split('x')[-1]}" for n, s, _ in inputs)
+    return f"""%{result}_out = tensor.empty(%B) : tensor<{shape}>
+      %{result} = linalg.generic {{indexing_maps = [{maps}], iterator_types = ["parallel", "parallel"]}}
+        ins({names} : {types}) outs(%{result}_out : tensor<{shape}>) {{
+      ^bb0({arguments}, %o: {element}):
+        {code}
+        linalg.yield %y : {element}
+      }} -> tensor<{shape}>
+    """
+
+
+def columns(result: str, value: str, shape: str, start: int, count: int) -> str:
+    element, source = shape.split("x")[-1], f"tensor<{shape}>"
+    return (
+        f"%{result} = tensor.extract_slice %{value}[0, {start}] [%B, {count}] [1, 1] : "
+        f"{source} to tensor<?x{count}x{element}>\n"
+    )
+
+
+def sigmoid(result: str, argument: str, element: str) -> str:
+    return f"""%{result}_n = arith.negf %{argument} : {element}
+      %{result}_x = math.exp %{result}_n : {element}
+      %{result}_1 = arith.constant 1.0 : {element}
+      %{result}_d = arith.addf %{result}_x, %{result}_1 : {element}
+      %{result} = arith.divf %{result}_1, %{result}_d : {element}
+    """
+
+
+@dataclass
+class Compiled:
+    """The kernel of a system's only equation, ready to run on arrays by name."""
+
+    source: ir.Module  # keeps the values of the cell alive
+    cell: Cell
+    kernel: Kernel
+    engine: ExecutionEngine
+    names: list[str]  # of the operands' arrays
+
+    def __call__(self, arrays: dict[str, Array], bounds: list[tuple[int, int, int, int]]) -> None:
+        """Run point t = 1 for every (r0, r1, u0, u1); arrays have their leading time dimension, unless captured."""
+        values: list[Array | int] = []
+        for number, (operand, name) in enumerate(zip(self.cell.operands, self.names, strict=True)):
+            array = arrays[name]
+            point = 2 if operand.kind == "write" else 1
+            offset = 0 if operand.access is None else point * int(np.prod(array.shape[1:]))
+            if operand.kind == "weight":
+                layout = self.kernel.layouts[number]
+                packed = np.empty(layout.size, array.dtype)
+                self._invoke(f"pack{number}", array, packed)
+                array = packed
+            values += [array.reshape(-1), offset]
+        for bound in bounds:
+            self._invoke("entry", *bound, *values)
+
+    def _invoke(self, name: str, *values: Array | int) -> None:
+        pointers = [
+            ctypes.pointer(ctypes.c_long(v))
+            if isinstance(v, int)
+            else ctypes.pointer(ctypes.pointer(get_ranked_memref_descriptor(v)))
+            for v in values
+        ]
+        self.engine.invoke(name, *pointers)
+
+
+def cell_of(text: str) -> tuple[ir.Module, Cell | None]:
+    """The module, which must outlive the cell, and the cell of its only equation."""
+    context = ir.Context()
+    dialect.load(context)
+    module = ir.Module.parse(text, context)
+    return module, analyse_cell(walk(module.operation, "parc.equation")[0])
+
+
+def compiled(body: str, known: dict[str, str], written: dict[str, str], target: VectorTarget) -> Compiled:
+    source, cell = cell_of(system(body, known, written))
+    assert cell is not None
+    arguments = ["T", "B", *known]
+    names = [
+        arguments[ir.BlockArgument(o.array).arg_number]
+        if isinstance(o.array.owner, ir.Block)
+        else ir.StringAttr(o.array.owner.attributes["name"]).value
+        for o in cell.operands
+    ]
+    with source.context, ir.Location.unknown():
+        module = ir.Module.create()
+        kernel = emit_kernel(module, cell, "kernel", target)
+        with ir.InsertionPoint(module.body):
+            _entry(module)
+            for number in kernel.layouts:
+                _packer(number, cell, kernel)
+        assert module.operation.verify()
+        run_pipeline(module, LOWER, "test")
+        return Compiled(source, cell, kernel, ExecutionEngine(module, opt_level=1), names)
+
+
+def _entry(module: ir.Module) -> None:
+    kernel = next(op for op in module.body.operations if op.name.value == "kernel")
+    entry = func.FuncOp("entry", kernel.function_type.value)
+    entry.attributes["llvm.emit_c_interface"] = ir.UnitAttr.get()
+    with ir.InsertionPoint(entry.add_entry_block()):
+        func.CallOp([], ir.FlatSymbolRefAttr.get("kernel"), list(entry.arguments))
+        func.ReturnOp([])
+
+
+def _packer(number: int, cell: Cell, kernel: Kernel) -> None:
+    type_ = cell.operands[number].array.type
+    size = kernel.layouts[number].size
+    types = [ir.MemRefType.get(type_.shape, type_.element_type), ir.MemRefType.get([size], type_.element_type)]
+    packer = func.FuncOp(f"pack{number}", ir.FunctionType.get(types, []))
+    packer.attributes["llvm.emit_c_interface"] = ir.UnitAttr.get()
+    with ir.InsertionPoint(packer.add_entry_block()):
+        weight = bufferization.to_tensor(type_, packer.arguments[0], restrict=True)
+        packed = pack(weight, kernel.layouts[number])
+        bufferization.materialize_in_destination(None, packed, packer.arguments[1], restrict=True, writable=True)
+        func.ReturnOp([])
+
+
+def solve(program: Compiled, arrays: dict[str, Array], written: dict[str, int], shares: tuple[int, int]) -> list[Array]:
+    """The written tiles at t + 1 = 2, computed in so many shares of rows and of unit tiles.
+
+    `arrays` has the values at t = 1 of everything that is read; `written` the units of the written arrays.
+    """
+    dtype = np.dtype("f4" if str(program.cell.dtype) == "f32" else "f8")
+    rows = next(iter(arrays.values())).shape[0]
+    buffers = {name: np.full((4, rows, units), 123.0, dtype) for name, units in written.items()}
+    for operand, name in zip(program.cell.operands, program.names, strict=True):
+        if operand.access is None:
+            buffers[name] = arrays[name]
+        elif operand.kind != "write":
+            buffers.setdefault(name, np.full((2, *arrays[name].shape), 321.0, dtype))[1] = arrays[name]
+    before = {name: buffers[name].copy() for name in written}
+    tile, units = program.kernel.unit_tile, program.cell.units
+    tiles = -(-units // tile)
+    program(
+        buffers,
+        [
+            (rows * i // shares[0], rows * (i + 1) // shares[0], tiles * j // shares[1] * tile, min(stop, units))
+            for i in range(shares[0])
+            for j in range(shares[1])
+            for stop in [tiles * (j + 1) // shares[1] * tile]
+        ],
+    )
+    for name, old in before.items():
+        np.testing.assert_array_equal(np.delete(buffers[name], 2, 0), np.delete(old, 2, 0), "wrote outside its tile")
+    return [buffers[name][2] for name in written]
+
+
+def check(
+    program: Compiled, arrays: dict[str, Array], expected: dict[str, Array], shares: tuple[int, int] = (1, 1)
+) -> None:
+    """The kernel gives `expected`, and the same bits however rows and units are shared."""
+    written = {name: value.shape[1] for name, value in expected.items()}
+    f32 = str(program.cell.dtype) == "f32"
+    whole = solve(program, arrays, written, (1, 1))
+    for got, want in zip(whole, expected.values(), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-5 if f32 else 1e-12, atol=5e-6 if f32 else 1e-13)
+    for got, want in zip(solve(program, arrays, written, shares), whole, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def logistic(x: Array) -> Array:
+    return 1 / (1 + np.exp(-x))
+
+
+def random(seed: int, dtype: str, *shape: int) -> Array:
+    return np.random.default_rng(seed).standard_normal(shape).astype("f4" if dtype == "f32" else "f8")
+
+
+counts = st.integers(1, 15)
+units_ = st.integers(1, 70)
+dtypes = st.sampled_from(["f32", "f64"])
+targets = st.sampled_from(TARGETS)
+shares_ = st.tuples(st.integers(1, 3), st.integers(1, 3))
+
+
+@given(rows=counts, units=units_, dtype=dtypes, target=targets, shares=shares_)
+def test_lstm_step(rows: int, units: int, dtype: str, target: VectorTarget, shares: tuple[int, int]) -> None:
+    gates, state = f"?x{4 * units}x{dtype}", f"?x{units}x{dtype}"
+    body = read("x_t", "x", gates) + read("h_t", "h", state) + read("c_t", "c", state) + zeros("z", gates)
+    body += matmul("p", "h_t", state, "u", f"{units}x{4 * units}x{dtype}", "z", gates)
+    body += f"%g = linalg.add ins(%p, %x_t : tensor<{gates}>, tensor<{gates}>) outs(%z_e : tensor<{gates}>)"
+    body += f" -> tensor<{gates}>\n"
+    for number, name in enumerate("ifno"):
+        body += columns(name, "g", gates, number * units, units)
+    code = sigmoid("si", "i_v", dtype) + sigmoid("sf", "f_v", dtype)
+    code += f"""%tn = math.tanh %n_v : {dtype}
+      %keep = arith.mulf %sf, %c_t_v : {dtype}
+      %add = arith.mulf %si, %tn : {dtype}
+      %y = arith.addf %keep, %add : {dtype}"""
+    body += pointwise("c_new", code, [(name, state, "id") for name in ("i", "f", "n", "c_t")], state)
+    code = sigmoid("so", "o_v", dtype)
+    code += f"%tc = math.tanh %c_new_v : {dtype}\n%y = arith.mulf %so, %tc : {dtype}"
+    body += pointwise("h_new", code, [("o", state, "id"), ("c_new", state, "id")], state)
+    known = {"x": f"?x{gates}", "u": f"{units}x{4 * units}x{dtype}"}
+    program = compiled(body, known, {"h": state, "c": state}, target)
+
+    x, h, c = random(1, dtype, rows, 4 * units), random(2, dtype, rows, units), random(3, dtype, rows, units)
+    u = random(4, dtype, units, 4 * units)
+    i, f, n, o = np.split(x + h.astype("f8") @ u, 4, axis=1)
+    c_new = logistic(f) * c + logistic(i) * np.tanh(n)
+    check(program, {"x": x, "h": h, "c": c, "u": u}, {"h": logistic(o) * np.tanh(c_new), "c": c_new}, shares)
+
+
+@given(rows=counts, units=units_, depth=units_, dtype=dtypes, target=targets, shares=shares_)
+def test_gru_step(rows: int, units: int, depth: int, dtype: str, target: VectorTarget, shares: tuple[int, int]) -> None:
+    """Two products with weights of their own; their sums are shared by two gates and apart in the third."""
+    gates, state, inputs = f"?x{3 * units}x{dtype}", f"?x{units}x{dtype}", f"?x{depth}x{dtype}"
+    w_shape, u_shape = f"{depth}x{3 * units}x{dtype}", f"{units}x{3 * units}x{dtype}"
+    body = read("x_t", "x", inputs) + read("h_t", "h", state) + zeros("z", gates)
+    body += f"%bias = linalg.broadcast ins(%b : tensor<{3 * units}x{dtype}>) outs(%z_e : tensor<{gates}>)"
+    body += " dimensions = [0]\n"
+    body += matmul("p", "x_t", inputs, "w", w_shape, "bias", gates) + matmul(
+        "q", "h_t", state, "u", u_shape, "z", gates
+    )
+    for number, name in enumerate("rzn"):
+        body += columns(f"x{name}", "p", gates, number * units, units)
+        body += columns(f"h{name}", "q", gates, number * units, units)
+    code = f"%s = arith.addf %xr_v, %hr_v : {dtype}\n" + sigmoid("r", "s", dtype)
+    code += f"%t = arith.addf %xz_v, %hz_v : {dtype}\n" + sigmoid("z", "t", dtype)
+    code += f"""%rh = arith.mulf %r, %hn_v : {dtype}
+      %sn = arith.addf %xn_v, %rh : {dtype}
+      %n = math.tanh %sn : {dtype}
+      %d = arith.subf %h_t_v, %n : {dtype}
+      %zd = arith.mulf %z, %d : {dtype}
+      %y = arith.addf %n, %zd : {dtype}"""
+    names = ("xr", "xz", "xn", "hr", "hz", "hn", "h_t")
+    body += pointwise("h_new", code, [(name, state, "id") for name in names], state)
+    known = {"x": f"?x{inputs}", "w": w_shape, "u": u_shape, "b": f"{3 * units}x{dtype}"}
+    program = compiled(body, known, {"h": state}, target)
+    assert sorted(len(n.products) for n in program.cell.nodes if isinstance(n, Contraction)) == [1, 1, 2, 2]
+
+    x, h, b = random(1, dtype, rows, depth), random(2, dtype, rows, units), random(3, dtype, 3 * units)
+    w, u = random(4, dtype, depth, 3 * units), random(5, dtype, units, 3 * units)
+    xr, xz, xn = np.split(x.astype("f8") @ w + b, 3, axis=1)
+    hr, hz, hn = np.split(h.astype("f8") @ u, 3, axis=1)
+    z, n = logistic(xz + hz), np.tanh(xn + logistic(xr + hr) * hn)
+    check(program, {"x": x, "h": h, "w": w, "u": u, "b": b}, {"h": n + z * (h - n)}, shares)
+
+
+@given(rows=counts, units=units_, depth=units_, dtype=dtypes, target=targets, shares=shares_)
+def test_concatenated_input_and_transposed_weight(
+    rows: int, units: int, depth: int, dtype: str, target: VectorTarget, shares: tuple[int, int]
+) -> None:
+    """tanh([x, h] W^T + b) with W as PyTorch keeps it: `[units, inputs]`."""
+    inputs, state, both = f"?x{depth}x{dtype}", f"?x{units}x{dtype}", f"?x{depth + units}x{dtype}"
+    w_shape, t_shape = f"{units}x{depth + units}x{dtype}", f"{depth + units}x{units}x{dtype}"
+    body = read("x_t", "x", inputs) + read("h_t", "h", state) + zeros("z", state)
+    body += f"%xh = tensor.concat dim(1) %x_t, %h_t : (tensor<{inputs}>, tensor<{state}>) -> tensor<{both}>\n"
+    body += f"""%t_e = tensor.empty() : tensor<{t_shape}>
+      %wt = linalg.transpose ins(%w : tensor<{w_shape}>) outs(%t_e : tensor<{t_shape}>) permutation = [1, 0]
+    """
+    body += matmul("p", "xh", both, "wt", t_shape, "z", state)
+    code = f"%s = arith.addf %p_v, %b_v : {dtype}\n%y = math.tanh %s : {dtype}"
+    body += pointwise("h_new", code, [("p", state, "id"), ("b", f"{units}x{dtype}", "row")], state)
+    known = {"x": f"?x{inputs}", "w": w_shape, "b": f"{units}x{dtype}"}
+    program = compiled(body, known, {"h": state}, target)
+    (weight,) = (o for o in program.cell.operands if o.kind == "weight")
+    assert weight.transposed
+    assert [(p.row, p.depth) for p in program.cell.products] == [(0, depth), (depth, units)]
+
+    x, h, b = random(1, dtype, rows, depth), random(2, dtype, rows, units), random(3, dtype, units)
+    w = random(4, dtype, units, depth + units)
+    expected = np.tanh(np.hstack([x, h]).astype("f8") @ w.T + b)
+    check(program, {"x": x, "h": h, "w": w, "b": b}, {"h": expected}, shares)
+
+
+@given(rows=counts, units=units_, dtype=dtypes, target=targets, shares=shares_)
+def test_pointwise_with_broadcasts(
+    rows: int, units: int, dtype: str, target: VectorTarget, shares: tuple[int, int]
+) -> None:
+    """A masked state: a scalar per row, a vector over units, a comparison and a select; no product."""
+    state = f"?x{units}x{dtype}"
+    body = read("x_t", "x", state) + read("m_t", "m", f"?x{dtype}") + read("h_t", "h", state)
+    code = f"""%half = arith.constant 0.5 : {dtype}
+      %on = arith.cmpf ogt, %m_t_v, %half : {dtype}
+      %s = arith.mulf %x_t_v, %a_v : {dtype}
+      %y = arith.select %on, %s, %h_t_v : {dtype}"""
+    inputs = [("x_t", state, "id"), ("m_t", f"?x{dtype}", "column"), ("a", f"{units}x{dtype}", "row")]
+    body += pointwise("h_new", code, [*inputs, ("h_t", state, "id")], state)
+    known = {"x": f"?x{state}", "m": f"?x?x{dtype}", "a": f"{units}x{dtype}"}
+    program = compiled(body, known, {"h": state}, target)
+    x, h, a = random(1, dtype, rows, units), random(2, dtype, rows, units), random(3, dtype, units)
+    m = random(4, dtype, rows)
+    check(program, {"x": x, "m": m, "a": a, "h": h}, {"h": np.where(m[:, None] > 0.5, x * a, h)}, shares)
+
+
+@given(units=units_, depth=units_, target=targets, shares=shares_)
+def test_tile_without_rows(units: int, depth: int, target: VectorTarget, shares: tuple[int, int]) -> None:
+    """An unbatched cell: every point is one row."""
+    inputs, state = f"{depth}xf32", f"{units}xf32"
+    body = read("x_t", "x", inputs) + zeros("z", state)
+    body += f"""%h_new = linalg.vecmat ins(%x_t, %w : tensor<{inputs}>, tensor<{depth}x{units}xf32>)
+      outs(%z : tensor<{state}>) -> tensor<{state}>
+    """
+    program = compiled(body, {"x": f"?x{inputs}", "w": f"{depth}x{units}xf32"}, {"h": state}, target)
+    x, w = random(1, "f32", 1, depth), random(2, "f32", depth, units)
+    check(program, {"x": x, "w": w}, {"h": x.astype("f8") @ w}, shares)
+
+
+GENERAL = {
+    "a sum over the units": """
+      %z_e = tensor.empty(%B) : tensor<?xf32>
+      %sum = linalg.reduce ins(%x_t : tensor<?x8xf32>) outs(%z_e : tensor<?xf32>) dimensions = [1]
+        (%a: f32, %b: f32) { %s = arith.addf %a, %b : f32 linalg.yield %s : f32 }
+      %e = tensor.empty(%B) : tensor<?x8xf32>
+      %h_new = linalg.broadcast ins(%sum : tensor<?xf32>) outs(%e : tensor<?x8xf32>) dimensions = [1]""",
+    "a product with a tile that the body computes": """
+      %e = tensor.empty(%B) : tensor<?x8xf32>
+      %y = linalg.exp ins(%x_t : tensor<?x8xf32>) outs(%e : tensor<?x8xf32>) -> tensor<?x8xf32>
+      %h_new = linalg.matmul ins(%y, %w : tensor<?x8xf32>, tensor<8x8xf32>) outs(%x_t : tensor<?x8xf32>)
+        -> tensor<?x8xf32>""",
+    "a step over elements": """
+      %l = tensor.extract_slice %g[0, 0] [%B, 8] [1, 2] : tensor<?x16xf32> to tensor<?x8xf32>
+      %h_new = linalg.exp ins(%l : tensor<?x8xf32>) outs(%x_t : tensor<?x8xf32>) -> tensor<?x8xf32>""",
+    "two parts in one written tile": """
+      %l = tensor.extract_slice %x_t[0, 0] [%B, 4] [1, 1] : tensor<?x8xf32> to tensor<?x4xf32>
+      %h_new = tensor.concat dim(1) %l, %l : (tensor<?x4xf32>, tensor<?x4xf32>) -> tensor<?x8xf32>""",
+    "an operation on indices": """
+      %e = tensor.empty(%B) : tensor<?x8xf32>
+      %h_new = linalg.generic {indexing_maps = [#id], iterator_types = ["parallel", "parallel"]}
+        outs(%e : tensor<?x8xf32>) {
+      ^bb0(%o: f32):
+        %i = linalg.index 1 : index
+        %n = arith.index_cast %i : index to i32
+        %y = arith.sitofp %n : i32 to f32
+        linalg.yield %y : f32
+      } -> tensor<?x8xf32>""",
+}
+
+
+@pytest.mark.parametrize("body", GENERAL.values(), ids=GENERAL.keys())
+def test_general_equations_are_no_cells(body: str) -> None:
+    known = {"x": "?x?x8xf32", "g": "?x16xf32", "w": "8x8xf32"}
+    assert cell_of(system(read("x_t", "x", "?x8xf32") + body, known, {"h": "?x8xf32"}))[1] is None
+
+
+def test_cell_of_a_product_with_bias() -> None:
+    body = (
+        read("x_t", "x", "?x3xf32")
+        + zeros("z", "?x8xf32")
+        + matmul("p", "x_t", "?x3xf32", "w", "3x8xf32", "z", "?x8xf32")
+    )
+    body += pointwise(
+        "h_new", "%y = arith.addf %p_v, %b_v : f32", [("p", "?x8xf32", "id"), ("b", "8xf32", "row")], "?x8xf32"
+    )
+    _, cell = cell_of(system(body, {"x": "?x?x3xf32", "w": "3x8xf32", "b": "8xf32"}, {"h": "?x8xf32"}))
+    assert cell is not None
+    assert [o.kind for o in cell.operands] == ["read", "weight", "vector", "write"]
+    total, bias, result = cell.nodes
+    assert total == Contraction((Product(read=0, read_column=0, weight=1, row=0, column=0, depth=3),))
+    assert bias == Load(operand=2, column=0, stride=1)
+    assert isinstance(result, Apply) and (result.name, result.arguments) == ("arith.addf", (0, 1))
+    assert cell.outputs == ((3, 2),)
+
+
+def test_equal_cells_share_a_key() -> None:
+    body = (
+        read("x_t", "x", "?x8xf32")
+        + "%h_new = linalg.exp ins(%x_t : tensor<?x8xf32>) outs(%x_t : tensor<?x8xf32>) -> tensor<?x8xf32>\n"
+    )
+    first = cell_of(system(body, {"x": "?x?x8xf32"}, {"h": "?x8xf32"}))
+    module = first[0]
+    other = ir.Module.parse(
+        system(body, {"v": "8xf32", "x": "?x?x8xf32"}, {"k": "?x8xf32"}).replace("%h_new", "%k_new"), module.context
+    )
+    second = analyse_cell(walk(other.operation, "parc.equation")[0])
+    assert first[1] is not None and second is not None
+    assert first[1].key == second.key
+
+
+EXACT: dict[str, Callable[[Array], Array]] = {"math.exp": np.exp, "math.tanh": np.tanh, activations.SIGMOID: logistic}
+
+
+def vector_function(name: str, dtype: str) -> Callable[[Array], Array]:
+    """The polynomial `name` as a function on arrays whose size is a multiple of 8."""
+    with ir.Context(), ir.Location.unknown():
+        module = ir.Module.parse(
+            f"""func.func @apply(%x: memref<?x{dtype}>, %y: memref<?x{dtype}>) attributes {{llvm.emit_c_interface}} {{
+              %c0 = arith.constant 0 : index
+              %c8 = arith.constant 8 : index
+              %n = memref.dim %x, %c0 : memref<?x{dtype}>
+              scf.for %i = %c0 to %n step %c8 {{
+                %v = vector.load %x[%i] : memref<?x{dtype}>, vector<8x{dtype}>
+                vector.store %v, %y[%i] : memref<?x{dtype}>, vector<8x{dtype}>
+              }}
+              return
+            }}"""
+        )
+        load, store = walk(module.operation, "vector.load", "vector.store")
+        emit = activations.emitter(name, load.results[0].type.element_type)
+        assert emit is not None
+        with ir.InsertionPoint(store):
+            store.operation.operands[0] = emit(load.results[0])
+        run_pipeline(module, LOWER, "test")
+        engine = ExecutionEngine(module, opt_level=1)
+
+    def run(x: Array) -> Array:
+        y = np.empty_like(x)
+        engine.invoke("apply", *(ctypes.pointer(ctypes.pointer(get_ranked_memref_descriptor(a))) for a in (x, y)))
+        return y
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "error"),
+    [
+        ("math.exp", "f32", 1.5e-7),
+        ("math.tanh", "f32", 2.5e-7),
+        (activations.SIGMOID, "f32", 1.2e-7),
+        ("math.exp", "f64", 4e-16),
+        ("math.tanh", "f64", 6e-16),
+        (activations.SIGMOID, "f64", 3e-16),
+    ],
+)
+def test_activations_are_precise(name: str, dtype: str, error: float) -> None:
+    x = np.concatenate([np.linspace(-87, 88, 1 << 16), np.linspace(-1, 1, 1 << 16), np.geomspace(1e-30, 1, 1 << 12)])
+    x = x.astype("f4" if dtype == "f32" else "f8")
+    exact = EXACT[name](x.astype(np.longdouble))
+    scale = 1.0 if name == activations.SIGMOID else np.abs(np.where(exact == 0, 1, exact))
+    assert np.max(np.abs(vector_function(name, dtype)(x) - exact) / scale) < error
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+@pytest.mark.parametrize("name", EXACT)
+def test_activations_have_the_right_limits(name: str, dtype: str) -> None:
+    low, high = (-104.5, 89.0) if dtype == "f32" else (-746.0, 710.0)
+    x = np.array([-np.inf, np.inf, np.nan, 0.0, -1e30, 1e30, low, high]).astype("f4" if dtype == "f32" else "f8")
+    got = vector_function(name, dtype)(x)
+    middle, top = {"math.exp": (1, np.inf), "math.tanh": (0, 1), activations.SIGMOID: (0.5, 1)}[name]
+    bottom = -1 if name == "math.tanh" else 0
+    np.testing.assert_array_equal(got[:7], [bottom, top, np.nan, middle, bottom, top, bottom])
+    with np.errstate(over="ignore"):
+        np.testing.assert_allclose(got[7], EXACT[name](x[7:])[0], rtol=1e-6)
+
+
+def test_reciprocal_of_one_plus_exp_is_a_sigmoid() -> None:
+    with ir.Context():
+        f32, one = ir.F32Type.get(), ir.FloatAttr.get(ir.F32Type.get(), 1.0, loc=ir.Location.unknown())
+        nodes = [
+            Load(0, 0, 1),
+            Constant(one),
+            Apply("arith.negf", (), (0,), f32),
+            Apply("math.exp", (), (2,), f32),
+            Apply("arith.addf", (), (1, 3), f32),
+            Apply("arith.divf", (), (1, 4), f32),
+        ]
+        assert activations.sigmoid_argument(nodes, 5) == 0
+        assert activations.sigmoid_argument(nodes, 4) is None
