@@ -1,5 +1,6 @@
 # Everything runs in a virtual environment of its own, which the first target that needs it makes.
 PYTHON ?= python3
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := CMakeLists.txt pyproject.toml $(wildcard python/parc/runtime/native/*)
@@ -22,10 +23,10 @@ lint: build ## Check style and types
 	$(BIN)/mypy
 
 lit: build ## Run the tests of the dialect, the passes and the tools
-	$(BIN)/python -m lit -sv test
+	$(BIN)/lit -sv test
 
 pytest: build ## Run the Python tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(JOBS)
 
 format: build ## Rewrite the sources in the project's style
 	$(BIN)/ruff check --fix-only .
@@ -40,11 +41,12 @@ clean: ## Remove what the other targets made
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find test -name Output -type d -prune -exec rm -rf {} +
 
-$(VENV)/requirements.stamp: requirements.txt
+$(VENV)/requirements.stamp: requirements.txt requirements-models.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "parc needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-models.txt
 	touch $@
 
 $(VENV)/parc.stamp: $(VENV)/requirements.stamp $(NATIVE)

@@ -14,7 +14,7 @@ BUFFERIZE = (
     "eliminate-empty-tensors,"
     "one-shot-bufferize{bufferize-function-boundaries function-boundary-type-conversion=identity-layout-map"
     " unknown-type-conversion=identity-layout-map allow-unknown-ops},"
-    "canonicalize,cse"
+    "resolve-ranked-shaped-type-result-dims,canonicalize,cse"
 )
 
 
@@ -22,14 +22,14 @@ BUFFERIZE = (
 class Bufferize(Pass):
     """Tensors become buffers and results become arguments.
 
-        func.func @main(%x: tensor<?xf32>) -> tensor<?xf32> {
-          %e = tensor.empty(%n)
-          %y = linalg.exp ins(%x) outs(%e)
-          return %y
+    func.func @main(%x: tensor<?xf32>) -> tensor<?xf32> {
+      %e = tensor.empty(%n)
+      %y = linalg.exp ins(%x) outs(%e)
+      return %y
 
-        func.func @main(%x: memref<?xf32>, %y: memref<?xf32> {parc.kind = "result"}) {
-          linalg.exp ins(%x) outs(%y)
-          return
+    func.func @main(%x: memref<?xf32>, %y: memref<?xf32> {parc.kind = "result"}) {
+      linalg.exp ins(%x) outs(%y)
+      return
     """
 
     name = "bufferize"

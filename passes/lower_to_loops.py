@@ -232,7 +232,9 @@ class _SystemLowering:
         """A barrier, where the way of sharing the work needs one."""
         distribute = self._system.distribute
         general = not names.isdisjoint(self._general)
-        if mark == {"units": STEP, "points": WAVE}.get(distribute) or (mark == STEP and distribute == "rows" and general):
+        if mark == {"units": STEP, "points": WAVE}.get(distribute) or (
+            mark == STEP and distribute == "rows" and general
+        ):
             BarrierOp()
 
     # Arrays and kernels.

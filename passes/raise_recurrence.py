@@ -42,7 +42,11 @@ class RaiseRecurrence(Pass):
             funcs = [op.operation for op in module.body.operations if _is_static_main(op.operation)]
         if not funcs:
             return
-        symbols = [s.value for s in module.operation.attributes["parc.symbols"]] if "parc.symbols" in module.operation.attributes else []
+        symbols = (
+            [s.value for s in module.operation.attributes["parc.symbols"]]
+            if "parc.symbols" in module.operation.attributes
+            else []
+        )
         traces = [Trace.read(f, _sizes(f, symbols)) for f in funcs]
         looped = looped_dims(traces)
         steps = [find_steps(t, dims) for t, dims in zip(traces, looped, strict=True)]

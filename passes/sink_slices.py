@@ -47,6 +47,7 @@ def _sink_in(func: ir.Operation) -> None:
     block = func.regions[0].blocks[0]
     parameters = _parameter_values(func)
     worthwhile = _worth_sinking(block)
+    replaced: list[ir.Operation] = []
     for op in list(block.operations):
         if op.operation.name != "tensor.extract_slice":
             continue
@@ -65,7 +66,10 @@ def _sink_in(func: ir.Operation) -> None:
         if value.type != result.type:
             value = _drop_unit_dims(value, result.type, op.operation)
         result.replace_all_uses_with(value)
-        op.operation.erase()
+        replaced.append(op.operation)
+    # Not before: a new operation must not take the place in memory of one that `worthwhile` knows.
+    for operation in replaced:
+        operation.erase()
 
 
 def _parameter_values(func: ir.Operation) -> set[ir.Value]:
@@ -198,7 +202,9 @@ class _Sinker:
             low, high = max(begin, start), min(end, start + extent)
             if low < high:
                 inner = tuple(low - start if i == dim else o for i, o in enumerate(offsets))
-                parts.append(self.slice(piece, inner, tuple(high - low if i == dim else s for i, s in enumerate(sizes))))
+                parts.append(
+                    self.slice(piece, inner, tuple(high - low if i == dim else s for i, s in enumerate(sizes)))
+                )
             start += extent
         with ir.InsertionPoint(self.at), op.location:
             return tensor.ConcatOp(ir.RankedTensorType.get(sizes, parts[0].type.element_type), dim, parts).result
@@ -266,9 +272,7 @@ class _Sinker:
         if op.name == "linalg.transpose" and isinstance(op.operands[0].owner, ir.Block):
             return None  # A transposed argument is a sequence too, with its steps along another dimension.
         window: dict[int, tuple[int, int]] = {}
-        for expr, extent, offset, size in zip(
-            maps[-1].results, op.results[0].type.shape, offsets, sizes, strict=True
-        ):
+        for expr, extent, offset, size in zip(maps[-1].results, op.results[0].type.shape, offsets, sizes, strict=True):
             if not isinstance(expr, ir.AffineDimExpr):
                 return None
             if size != extent:

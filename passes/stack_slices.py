@@ -30,16 +30,14 @@ class StackSlices(Pass):
             if func.operation.name != "func.func":
                 continue
             for block in func.operation.regions[0].blocks:
-                for op in reversed(list(block.operations)):
-                    if op.operation.name == "tensor.insert_slice" and _ends_chain(op.operation):
-                        _stack(op.operation)
+                inserts = [op.operation for op in block.operations if op.operation.name == "tensor.insert_slice"]
+                for last in [op for op in inserts if _ends_chain(op)]:
+                    _stack(last)
 
 
 def _ends_chain(op: ir.Operation) -> bool:
     users = [use.owner.operation for use in op.results[0].uses]
-    return not (
-        len(users) == 1 and users[0].name == "tensor.insert_slice" and users[0].operands[1] == op.results[0]
-    )
+    return not (len(users) == 1 and users[0].name == "tensor.insert_slice" and users[0].operands[1] == op.results[0])
 
 
 @dataclass

@@ -41,6 +41,7 @@ Every thread of the team runs the same code (`parc.team`).
 is why arrays reach an equation by `parc.read` and leave a system by `parc.array`.)
 """
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -250,6 +251,8 @@ class BarrierOp(Parc.Operation, name="barrier"):
 
 def load(context: ir.Context) -> None:
     """Make the dialect known to a context; harmless when it already is."""
+    # The bindings import a module for each dialect that they meet, at every operation where there is none yet.
+    sys.modules.setdefault("torch_mlir.dialects.parc", sys.modules[__name__])
     with context:
         if not context.is_dialect_loaded("parc"):
             Parc.load()

@@ -104,7 +104,9 @@ class Report:
     _repr_html_ = to_html
 
 
-def explain_system(system_op: ir.Operation | ir.OpView, sizes: Mapping[str, int], request: Request | None = None) -> Report:
+def explain_system(
+    system_op: ir.Operation | ir.OpView, sizes: Mapping[str, int], request: Request | None = None
+) -> Report:
     """Report on a system; one that has no schedule yet is planned (as `request` asks), but not changed.
 
     `sizes` gives the symbols that the numbers are for; those left out are taken as the plan's defaults.

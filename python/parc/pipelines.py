@@ -10,7 +10,7 @@ A pipeline is an ordered list of steps.  A step is written as in MLIR's textual 
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from string import Template
 
@@ -21,7 +21,7 @@ import parc.passes
 from parc.errors import CompileError
 from parc.passbase import Pass
 
-# Stage -> steps, in the order that data takes. `$strategy` and `$threads` are the caller's choices.
+# Stage -> steps, in the order that data takes. `$strategy`, `$threads` and `$sizes` are the caller's choices.
 PIPELINES: dict[str, tuple[str, ...]] = {
     "system": (
         "unroll-loops",
@@ -43,7 +43,7 @@ PIPELINES: dict[str, tuple[str, ...]] = {
         "split-products",
         "canonicalize",
         "cse",
-        "schedule{strategy=$strategy threads=$threads}",
+        "schedule{strategy=$strategy threads=$threads sizes=$sizes}",
     ),
     "loops": (
         "lower-to-loops",
@@ -58,6 +58,12 @@ PIPELINES: dict[str, tuple[str, ...]] = {
         "distribute-team",
         "lower-to-llvm",
     ),
+}
+
+# Short names for passes, or for a pass with some of its options.
+ALIASES: dict[str, str] = {
+    "raise": "raise-recurrence",
+    "wavefront": "schedule{strategy=wavefront}",
 }
 
 Step = Pass | str
@@ -77,6 +83,17 @@ def pass_type(name: str) -> type[Pass]:
         if isinstance(value, type) and issubclass(value, Pass) and value.__module__ == module.__name__:
             return value
     raise ImportError(f"{module.__name__} defines no pass")
+
+
+def is_ours(name: str) -> bool:
+    """Whether this is the name of one of parc's passes, or a short name of one."""
+    return name in ALIASES or name in pass_names()
+
+
+def own_pass(name: str, options: str = "") -> Pass:
+    """One of parc's passes, by its name or a short one; ValueError for an option that it does not have."""
+    name, _, given = ALIASES.get(name, name).partition("{")
+    return pass_type(name).from_text(f"{given.removesuffix('}')} {options}")
 
 
 def stages_after(done: str | None, last: str) -> list[str]:
@@ -104,10 +121,16 @@ def stage_of(module: ir.Module) -> str | None:
     return "llvm" if "llvm.func" in names and "func.func" not in names else None
 
 
-def stage_steps(stage: str, *, strategy: str = "auto", threads: int = 0) -> list[Step]:
-    """The steps of one stage; `threads` 0 means as many as the machine has."""
+def stage_steps(
+    stage: str, *, strategy: str = "auto", threads: int = 0, sizes: Mapping[str, int] | None = None
+) -> list[Step]:
+    """The steps of one stage.
+
+    `threads` 0 means as many as the machine has; `sizes` are those that a schedule is chosen for (it is right for all).
+    """
     text = ",".join(PIPELINES[stage])
-    return parse_pipeline(Template(text).substitute(strategy=strategy, threads=threads))
+    listed = ",".join(f"{name}={size}" for name, size in (sizes or {}).items())
+    return parse_pipeline(Template(text).substitute(strategy=strategy, threads=threads, sizes=listed))
 
 
 def parse_pipeline(text: str) -> list[Step]:
@@ -181,7 +204,7 @@ def _add_upstream(manager: PassManager, step: str) -> None:
     except ValueError as error:
         message = str(error).strip().split("\n", 1)[0].partition("error: ")
         name = step.partition("{")[0]
-        near = difflib.get_close_matches(name, pass_names(), n=1)
+        near = difflib.get_close_matches(name, [*pass_names(), *ALIASES], n=1)
         hint = f" (did you mean '{near[0]}'?)" if near else ""
         raise ValueError(f"in the step '{step}': {message[2] or message[0]}{hint}") from None
 
@@ -189,13 +212,13 @@ def _add_upstream(manager: PassManager, step: str) -> None:
 def _parse_step(text: str) -> Step:
     name, braces, rest = text.partition("{")
     name = name.strip()
-    if name in pass_names():
+    if is_ours(name):
         if braces and not rest.rstrip().endswith("}"):
             raise ValueError(f"missing '}}' after the options in '{text}'")
-        return pass_type(name).from_text(rest.rstrip().removesuffix("}"))
+        return own_pass(name, rest.rstrip().removesuffix("}"))
     nested = _split_anchor(text)[1]
     for inner in _split_commas(nested):
-        if inner.partition("{")[0].strip() in pass_names():
+        if is_ours(inner.partition("{")[0].strip()):
             raise ValueError(f"'{inner}' works on the whole module: take it out of '{text}'")
     return text
 

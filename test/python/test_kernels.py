@@ -92,7 +92,7 @@ def pointwise(result: str, code: str, inputs: list[tuple[str, str, str]], shape:
     return f"""%{result}_out = tensor.empty(%B) : tensor<{shape}>
       %{result} = linalg.generic {{indexing_maps = [{maps}], iterator_types = ["parallel", "parallel"]}}
         ins({names} : {types}) outs(%{result}_out : tensor<{shape}>) {{
-      ^bb0({arguments}, %o: {element}):
+      ^bb0({arguments}, %init: {element}):
         {code}
         linalg.yield %y : {element}
       }} -> tensor<{shape}>
@@ -305,12 +305,12 @@ def test_gru_step(rows: int, units: int, depth: int, dtype: str, target: VectorT
         body += columns(f"x{name}", "p", gates, number * units, units)
         body += columns(f"h{name}", "q", gates, number * units, units)
     code = f"%s = arith.addf %xr_v, %hr_v : {dtype}\n" + sigmoid("r", "s", dtype)
-    code += f"%t = arith.addf %xz_v, %hz_v : {dtype}\n" + sigmoid("z", "t", dtype)
+    code += f"%zs = arith.addf %xz_v, %hz_v : {dtype}\n" + sigmoid("zg", "zs", dtype)
     code += f"""%rh = arith.mulf %r, %hn_v : {dtype}
       %sn = arith.addf %xn_v, %rh : {dtype}
       %n = math.tanh %sn : {dtype}
       %d = arith.subf %h_t_v, %n : {dtype}
-      %zd = arith.mulf %z, %d : {dtype}
+      %zd = arith.mulf %zg, %d : {dtype}
       %y = arith.addf %n, %zd : {dtype}"""
     names = ("xr", "xz", "xn", "hr", "hz", "hn", "h_t")
     body += pointwise("h_new", code, [(name, state, "id") for name in names], state)

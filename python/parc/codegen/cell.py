@@ -254,6 +254,8 @@ class _Analysis:
                 op = None if argument else defining_op(v)
                 if argument:
                     scalars[v] = self._element(*view.input(ir.BlockArgument(v).arg_number))
+                elif (constant := _splat(v)) is not None:
+                    scalars[v] = self._node(Constant(constant))
                 elif op is not None and op.operation.block == view.block:
                     if not op.operation.name.startswith(("arith.", "math.")) or len(op.operation.results) != 1:
                         raise _NotACellError
@@ -270,7 +272,8 @@ class _Analysis:
         if not stride and a.stop - a.start > 1:
             raise _NotACellError
         weight, row, column = self._weight(w.value, w.indices)
-        return Product(read, read_column + a.start, weight, row + a.start, column, a.stop - a.start)
+        # Without a stride the read has one element, which the column alone names.
+        return Product(read, read_column + a.start * stride, weight, row + a.start, column, a.stop - a.start)
 
     def _leaf(self, value: ir.Value, indices: _Indices, along: str) -> tuple[int, int, int]:
         """The operand of a read or known tile, its column at j (or k) = 0, and its stride along j (or k)."""

@@ -49,10 +49,11 @@ class Extent:
 
 @dataclass(frozen=True)
 class Symbol:
-    """A size with a name; `base` is the least value that is traced."""
+    """A size with a name; `base` is the least value that is traced, `timelike` says whether it is a number of steps."""
 
     name: str
     base: int = _OTHER_BASE
+    timelike: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def declared(program: Program, dynamic_shapes: object) -> InputShapes:
         extents.append(tuple(row))
     symbols = tuple(Symbol(name, max(least, _OTHER_BASE)) for name, least in names.items())
     shapes = InputShapes(symbols, tuple(extents))
-    return _with_bases(shapes, lambda s: _attempt(program, s))
+    return _with_bases(shapes, lambda s: attempt(program, s))
 
 
 def inferred(program: Program) -> InputShapes:
@@ -101,7 +102,7 @@ def inferred(program: Program) -> InputShapes:
     return _Search(program).run()
 
 
-def _attempt(program: Program, shapes: Sequence[Sequence[int]], limit: int | None = None) -> Recording | None:
+def attempt(program: Program, shapes: Sequence[Sequence[int]], limit: int | None = None) -> Recording | None:
     """A recording at these shapes, or None when the program rejects them; `TooLong` and `CompileError` pass through."""
     log = logging.getLogger("torch._subclasses.fake_tensor")
     level = log.level
@@ -134,7 +135,8 @@ def _with_bases(shapes: InputShapes, attempt: Callable[[list[tuple[int, ...]]], 
                 "multiple, such as 2 * torch.export.Dim(...)"
             )
         timelike = len(longer.operations) != len(first.operations)
-        symbols.append(replace(symbol, base=max(base[k], _TIME_BASE) if timelike else base[k]))
+        longest = max(base[k], _TIME_BASE) if timelike else base[k]
+        symbols.append(replace(symbol, base=longest, timelike=timelike))
     return replace(shapes, symbols=tuple(symbols))
 
 
@@ -170,7 +172,7 @@ class _Search:
             for (i, _), size in sizes.items():
                 rows[i].append(size)
             try:
-                self._trials[key] = _attempt(self._program, rows, limit)
+                self._trials[key] = attempt(self._program, rows, limit)
             except TooLong as e:
                 self._trials[key] = e
         result = self._trials[key]
@@ -282,7 +284,7 @@ class _Search:
         symbols = []
         for name, (group, step, timelike) in zip(names, found, strict=True):
             least, offset = divmod(self._now[group[0]], step)
-            symbols.append(Symbol(name, max(least, _TIME_BASE if timelike else _OTHER_BASE)))
+            symbols.append(Symbol(name, max(least, _TIME_BASE if timelike else _OTHER_BASE), timelike))
             extents |= dict.fromkeys(group, Extent(name, step, offset))
         rows = tuple(
             tuple(extents[i, d] for d in range(tensor.dim())) for i, tensor in enumerate(self._program.examples)
@@ -387,10 +389,9 @@ def _symbol_names(timelike: Sequence[bool]) -> list[str]:
 
 def _per_input(program: Program, dynamic_shapes: object) -> list[object]:
     """The declaration of every tensor input, in order."""
-    flat = [None] * len(program.leaves)
-    args, kwargs = pytree.tree_unflatten(list(range(len(flat))), program.spec)
+    args, kwargs = program.places([_Place(i) for i in range(len(program.examples))])
     if isinstance(dynamic_shapes, Mapping):
-        roots = _root_names(program)
+        roots = dict(zip(program.roots, args, strict=True)) | kwargs
         unknown = [key for key in dynamic_shapes if key not in roots]
         if unknown:
             raise CompileError(f"dynamic_shapes names '{unknown[0]}', which is no input; inputs: {', '.join(roots)}")
@@ -402,25 +403,26 @@ def _per_input(program: Program, dynamic_shapes: object) -> list[object]:
     found: dict[int, object] = {}
     for places, tree in pairs:
         _pair(places, tree, found)
-    tensors = [k for k, place in enumerate(program.leaves) if place is not None]
-    return [found.get(k) for k in tensors]
+    return [found.get(i) for i in range(len(program.examples))]
 
 
-def _root_names(program: Program) -> dict[str, object]:
-    args, kwargs = pytree.tree_unflatten(list(range(len(program.leaves))), program.spec)
-    return dict(zip(program.roots, args, strict=True)) | kwargs
+@dataclass(frozen=True)
+class _Place:
+    """Stands for input `number` in the structure of the arguments."""
+
+    number: int
 
 
 def _pair(places: object, tree: object, found: dict[int, object]) -> None:
-    """Walk an argument's structure and its declaration together down to the leaves."""
-    if isinstance(places, int):
-        found[places] = tree
-    elif tree is not None:
-        keys = places.keys() if isinstance(places, dict) else range(len(places))  # type: ignore[arg-type]
+    """Walk an argument's structure and its declaration together down to the tensors."""
+    if isinstance(places, _Place):
+        found[places.number] = tree
+    elif isinstance(places, dict | list | tuple) and tree is not None:
+        keys = list(places) if isinstance(places, dict) else range(len(places))
         if not isinstance(tree, Mapping | list | tuple) or (not isinstance(tree, Mapping) and len(tree) != len(keys)):
             raise CompileError(f"dynamic_shapes has {tree} for an argument that is a structure of {len(keys)} values")
         for key in keys:
-            _pair(places[key], tree[key] if key in tree or not isinstance(tree, Mapping) else None, found)  # type: ignore[index]
+            _pair(places[key], tree[key] if key in tree or not isinstance(tree, Mapping) else None, found)
 
 
 def _dimensions(name: str, tree: object, rank: int) -> list[object]:

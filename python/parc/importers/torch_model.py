@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from torch_mlir.extras.fx_importer import FxImporter, FxImporterHooks
 from torch_mlir.passmanager import PassManager
 
 from parc.errors import CompileError
+from parc.importers.template import Template
 from parc.importers.torch_trace import Recording, record, user_line
 
 _TO_LINALG = (
@@ -34,19 +36,17 @@ _TO_LINALG = (
 class Program:
     """A torch callable with its example call taken apart.
 
-    `leaves` has an entry for every leaf of the flattened (args, kwargs): the number of a
-    tensor input, or None where the leaf is no tensor; `constants` are those other leaves.
-    `roots` names the positional arguments, `names` the tensor inputs.
+    `roots` names the positional arguments, `arguments` holds the templates of the positional
+    ones and of those that are passed by name, `names` and `examples` are the tensors in them.
     """
 
     function: Callable[..., object]
     module: nn.Module | None
-    spec: pytree.TreeSpec
+    signature: inspect.Signature | None
     roots: tuple[str, ...]
+    arguments: tuple[tuple[Template, ...], Mapping[str, Template]]
     names: tuple[str, ...]
     examples: tuple[Tensor, ...]
-    leaves: tuple[int | None, ...]
-    constants: tuple[object, ...]
     fake: FakeTensorMode
     parameters: Mapping[str, Tensor]
 
@@ -54,43 +54,54 @@ class Program:
     def of(function: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object]) -> "Program":
         """Take a call apart; raises `CompileError` when the arguments do not fit the function."""
         if isinstance(function, torch.jit.ScriptModule | torch.jit.ScriptFunction):
-            raise CompileError("TorchScript programs are not supported: pass the nn.Module itself or an exported program")
-        flat, spec = pytree.tree_flatten((tuple(args), dict(kwargs)))
-        roots = _argument_names(function, args, kwargs)
-        labels = [
-            root + pytree.keystr(path)
-            for root, value in [*zip(roots, args, strict=True), *kwargs.items()]
-            for path, _ in pytree.tree_flatten_with_path(value)[0]
-        ]
-        leaves: list[int | None] = []
-        names, examples, constants = [], [], []
-        for label, leaf in zip(labels, flat, strict=True):
-            if isinstance(leaf, Tensor):
-                _check_input(label, leaf)
-                leaves.append(len(examples))
-                names.append(label)
-                examples.append(leaf)
-            else:
-                leaves.append(None)
-                constants.append(leaf)
+            raise CompileError(
+                "TorchScript programs are not supported: pass the nn.Module itself or an exported program"
+            )
+        signature = _signature(function)
+        try:
+            args, kwargs = bind(signature, args, kwargs)
+        except TypeError as e:
+            raise CompileError(f"the example inputs do not fit the model: {e}") from None
+        roots = _positional_names(signature, len(args))
+        values = [*zip(roots, args, strict=True), *kwargs.items()]
+        tensors = {}
+        for root, value in values:
+            for path, leaf in pytree.tree_flatten_with_path(value)[0]:
+                _check_leaf(root + pytree.keystr(path), leaf)
+                if isinstance(leaf, Tensor):
+                    tensors[root + pytree.keystr(path)] = leaf
+        templates = [Template.of(value, root) for root, value in values]
         module = function if isinstance(function, nn.Module) else None
         parameters: dict[str, Tensor] = {}
         if module is not None:
             parameters |= dict(module.named_parameters())
             parameters |= dict(module.named_buffers())
         return Program(
-            function, module, spec, roots, tuple(names), tuple(examples), tuple(leaves), tuple(constants),
-            FakeTensorMode(), parameters,
-        )  # fmt: skip
+            function=function,
+            module=module,
+            signature=signature,
+            roots=tuple(roots),
+            arguments=(tuple(templates[: len(args)]), dict(zip(kwargs, templates[len(args) :], strict=True))),
+            names=tuple(tensors),
+            examples=tuple(tensors.values()),
+            fake=FakeTensorMode(),
+            parameters=parameters,
+        )
 
     def call(self, tensors: Sequence[Tensor]) -> object:
         """Call the program with these tensors in the places of the example's."""
-        constants = iter(self.constants)
-        flat = [next(constants) if place is None else tensors[place] for place in self.leaves]
-        args, kwargs = pytree.tree_unflatten(flat, self.spec)
+        args, kwargs = self.places(tensors)
         return self.function(*args, **kwargs)
 
-    def record(self, shapes: Sequence[Sequence[int]], known: Sequence[Tensor] = (), limit: int | None = None) -> Recording:
+    def places(self, values: Sequence[object]) -> tuple[list[object], dict[str, object]]:
+        """The (args, kwargs) of a call with these values in the places of the tensors."""
+        left = iter(values)
+        positional, named = self.arguments
+        return [t.fill(left) for t in positional], {name: t.fill(left) for name, t in named.items()}
+
+    def record(
+        self, shapes: Sequence[Sequence[int]], known: Sequence[Tensor] = (), limit: int | None = None
+    ) -> Recording:
         """Run on fake inputs of these shapes (see `torch_trace.record`)."""
         inputs = [
             (name, tuple(shape), example.dtype)
@@ -122,8 +133,12 @@ def emit(
     inputs: Sequence[str],
     parameters: Sequence[str],
     context: ir.Context,
+    stage: str = "linalg",
 ) -> ir.Module:
-    """Lower recordings to one module of traces `@main_0`, `@main_1`, ... (docs/architecture.md, "Traces")."""
+    """Lower recordings to one module of traces `@main_0`, `@main_1`, ... (docs/architecture.md, "Traces").
+
+    With `stage` "torch" the traces stay in the torch dialect.
+    """
     torch_dialect.register_dialect(context)
     module = ir.Module.create(ir.Location.unknown(context))
     importer = FxImporter(module=module, config_check=False, hooks=_InlineConstants())
@@ -132,7 +147,8 @@ def emit(
             importer.import_stateless_graph(recording.graph.graph, func_name=f"main_{i}")
         except (NotImplementedError, TypeError, AssertionError, RuntimeError) as e:
             raise CompileError(f"torch-mlir cannot import this program: {e}", user_line(e)) from e
-    lower_to_linalg(module)
+    if stage == "linalg":
+        lower_to_linalg(module)
     label_traces(module, sizes, symbols, inputs, parameters)
     return module
 
@@ -200,35 +216,42 @@ class _InlineConstants(FxImporterHooks):
         return ir.Operation.create("torch.vtensor.literal", results=[type_], attributes={"value": attribute}).result
 
 
-def _argument_names(
-    function: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object]
-) -> tuple[str, ...]:
-    """Names of the positional arguments; raises `CompileError` when the call does not fit the signature."""
-    target = function.forward if isinstance(function, nn.Module) else function
+def bind(
+    signature: inspect.Signature | None, args: Sequence[object], kwargs: Mapping[str, object]
+) -> tuple[tuple[object, ...], dict[str, object]]:
+    """A call in its one form: defaults filled in, by position what can be; TypeError when it does not fit."""
+    if signature is None:
+        return tuple(args), dict(kwargs)
+    bound = signature.bind(*args, **kwargs)
+    bound.apply_defaults()
+    return bound.args, bound.kwargs
+
+
+def _signature(function: Callable[..., object]) -> inspect.Signature | None:
     try:
-        signature = inspect.signature(target)
+        return inspect.signature(function.forward if isinstance(function, nn.Module) else function)
     except (TypeError, ValueError):  # builtins have none
-        return tuple(f"arg{i}" for i in range(len(args)))
-    try:
-        signature.bind(*args, **kwargs)
-    except TypeError as e:
-        raise CompileError(f"the example inputs do not fit the model: {e}") from None
-    return tuple(_positional_names(signature, len(args)))
+        return None
 
 
-def _positional_names(signature: inspect.Signature, count: int) -> list[str]:
+def _positional_names(signature: inspect.Signature | None, count: int) -> list[str]:
     names: list[str] = []
-    for parameter in signature.parameters.values():
+    for parameter in signature.parameters.values() if signature is not None else ():
         if parameter.kind is parameter.VAR_POSITIONAL:
             names += [f"{parameter.name}[{i}]" for i in range(count - len(names))]
         elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
             names.append(parameter.name)
+    names += [f"arg{i}" for i in range(len(names), count)]
     return names[:count]
 
 
-def _check_input(name: str, tensor: Tensor) -> None:
-    if tensor.device.type not in ("cpu", "meta") or tensor.layout is not torch.strided:
-        raise CompileError(f"input '{name}' is a {tensor.layout} tensor on {tensor.device}; dense CPU tensors are supported")
+def _check_leaf(name: str, leaf: object) -> None:
+    if isinstance(leaf, np.ndarray):
+        raise CompileError(f"input '{name}' is a numpy array: pass a torch tensor (torch.from_numpy)")
+    if isinstance(leaf, Tensor) and (leaf.device.type not in ("cpu", "meta") or leaf.layout is not torch.strided):
+        raise CompileError(
+            f"input '{name}' is a {leaf.layout} tensor on {leaf.device}; dense CPU tensors are supported"
+        )
 
 
 @contextmanager

@@ -21,6 +21,7 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
 from torch._decomp import get_decompositions
+from torch._dispatch.python import enable_python_dispatcher
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
@@ -29,7 +30,6 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
     UnsupportedOperatorException,
 )
-from torch._dispatch.python import enable_python_dispatcher
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch_mlir.extras.fx_decomp_util import get_decomposition_table
@@ -44,7 +44,11 @@ _IDENTITIES = (_aten.detach.default, _aten.lift_fresh.default, _aten.alias.defau
 _LITERALS = (_aten.lift_fresh.default, _aten.lift_fresh_copy.default)
 _LIBRARIES = tuple(
     os.path.join(path, "")
-    for path in (os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__)), sysconfig.get_path("stdlib"))
+    for path in (
+        os.path.dirname(torch.__file__),
+        os.path.dirname(os.path.dirname(__file__)),
+        sysconfig.get_path("stdlib"),
+    )
 )
 
 
@@ -61,12 +65,13 @@ class Recording:
     """One run: the graph and what its placeholders and results are.
 
     `operations` lists name and result shapes of every operation in order: two runs with
-    equal lists computed the same thing.  `outputs` holds, per leaf of the result, an index
-    into the graph's results or a plain value.
+    equal lists computed the same thing.  `results` are the (fake) tensors in the program's
+    result; `outputs` holds, per leaf of the result, an index into them or a plain value.
     """
 
     graph: fx.GraphModule
     captured: tuple[Tensor, ...]
+    results: tuple[Tensor, ...]
     output_spec: pytree.TreeSpec
     outputs: tuple["OutputLeaf", ...]
     operations: tuple[tuple[str, tuple[tuple[int, ...], ...]], ...]
@@ -324,15 +329,10 @@ def _explained() -> Iterator[None]:
 
 def _finish(recorder: Recorder, result: object) -> Recording:
     leaves, spec = pytree.tree_flatten(result)
-    results: list[fx.Node] = []
-    outputs = []
-    for leaf in leaves:
-        if isinstance(leaf, Tensor):
-            outputs.append(OutputLeaf(len(results)))
-            results.append(recorder.node(leaf))
-        else:
-            outputs.append(OutputLeaf(None, leaf))
-    recorder.graph.output(tuple(results))
+    results = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    numbers = iter(range(len(results)))
+    outputs = tuple(OutputLeaf(next(numbers)) if isinstance(v, Tensor) else OutputLeaf(None, v) for v in leaves)
+    recorder.graph.output(tuple(recorder.node(tensor) for tensor in results))
     module = fx.GraphModule(recorder.root, recorder.graph)
     module.graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
-    return Recording(module, recorder.captured, spec, tuple(outputs), tuple(recorder.operations))
+    return Recording(module, recorder.captured, tuple(results), spec, outputs, tuple(recorder.operations))

@@ -46,7 +46,12 @@ class Values:
         source = self._cells[id(parent)] if parent is not None else None
         view = node.args[0] if item is not None else node
         self._cells[id(tensor)] = _Cell(
-            tensor, node, source, view if isinstance(view, fx.Node) else None, item, source.root.version if source else 0
+            tensor,
+            node,
+            source,
+            view if isinstance(view, fx.Node) else None,
+            item,
+            source.root.version if source else 0,
         )
 
     def known(self, tensor: Tensor) -> bool:

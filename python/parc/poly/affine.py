@@ -111,6 +111,14 @@ def from_aff(aff: isl.Aff) -> ir.AffineExpr:
     return ir.AffineExpr.get_floor_div(expr, denominator) if denominator != 1 else expr
 
 
+def as_function(map_: isl.Map) -> isl.MultiAff | None:
+    """The affine function that a relation is on its whole domain; None when it takes more than one, or is none."""
+    pieces: list[isl.MultiAff] = []
+    if map_.is_single_valued():
+        isl.PwMultiAff.from_map(map_).foreach_piece(lambda _, function: pieces.append(function))
+    return pieces[0] if len(pieces) == 1 else None
+
+
 def aff_text(aff: isl.Aff) -> str:
     """`from_aff` with the variables by their names: `T - t - 1`; needs a current MLIR context."""
     dims = tuple(aff.get_dim_name(IN, i) or f"i{i}" for i in range(aff.dim(IN)))

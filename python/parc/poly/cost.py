@@ -73,9 +73,7 @@ def estimate(
     return Estimate(choice, busy + barriers * machine.barrier, barriers)
 
 
-def _busy(
-    choice: Choice, layer: Layer, at_once: Sequence[Layer], work: Mapping[str, Work], machine: Machine
-) -> float:
+def _busy(choice: Choice, layer: Layer, at_once: Sequence[Layer], work: Mapping[str, Work], machine: Machine) -> float:
     """Seconds that the calls of one layer take, while the layers `at_once` share the caches."""
     threads, tile = machine.threads, choice.tile
     rows = max(work[n].rows for n in layer.group.equations)

@@ -126,7 +126,9 @@ def _box(points: isl.Set) -> isl.PwQPolynomial | None:
     plain = points.reset_tuple_id() if points.has_tuple_name() else points
     box = isl.Set.universe(plain.get_space()).intersect_params(plain.params())
     polynomial = isl.PwQPolynomial.from_pw_aff(
-        isl.PwAff.from_aff(isl.Aff.zero_on_domain(isl.LocalSpace.from_space(plain.params().get_space())).add_constant_val(isl.Val(1)))
+        isl.PwAff.from_aff(
+            isl.Aff.zero_on_domain(isl.LocalSpace.from_space(plain.params().get_space())).add_constant_val(isl.Val(1))
+        )
     ).intersect_params(plain.params())
     for i in range(rank):
         box = box.intersect(plain.eliminate(SET, 0, i).eliminate(SET, i + 1, rank - i - 1))
@@ -137,7 +139,9 @@ def _box(points: isl.Set) -> isl.PwQPolynomial | None:
 
 def _formula(polynomial: isl.QPolynomial) -> str:
     """A polynomial with its constant last: `2*T + floor((7 + T)/8) + 3`."""
-    terms = [(t.get_coefficient_val(), _factors(t)) for t in polynomial.get_terms()]
+    space = polynomial.get_domain_space()
+    names = [space.get_dim_name(PARAM, i) for i in range(space.dim(PARAM))]
+    terms = [(t.get_coefficient_val(), _factors(t, names)) for t in polynomial.get_terms()]
     text = ""
     for coefficient, factors in sorted(terms, key=lambda term: not term[1]):
         size = coefficient.abs()
@@ -147,11 +151,11 @@ def _formula(polynomial: isl.QPolynomial) -> str:
     return text or "0"
 
 
-def _factors(term: isl.Term) -> list[str]:
-    names = [(term.get_dim_name(PARAM, i), term.get_exp(PARAM, i)) for i in range(term.dim(PARAM))]
+def _factors(term: isl.Term, names: Sequence[str]) -> list[str]:
     div = isl.dim_type.div
-    names += [(f"floor({_inside(str(term.get_div(i))).strip('[]')})", term.get_exp(div, i)) for i in range(term.dim(div))]
-    return [name if power == 1 else f"{name}^{power}" for name, power in names if power]
+    powers = [(name, term.get_exp(PARAM, i)) for i, name in enumerate(names)]
+    powers += [(f"floor({_inside(str(term.get_div(i))).strip('[]')})", term.get_exp(div, i)) for i in range(term.dim(div))]
+    return [name if power == 1 else f"{name}^{power}" for name, power in powers if power]
 
 
 def _inside(text: str) -> str:

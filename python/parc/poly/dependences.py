@@ -7,7 +7,6 @@ from itertools import combinations
 import islpy as isl
 
 from parc.errors import CompileError, source_line
-from parc.poly.affine import SET
 from parc.poly.example import first_pair, first_point
 from parc.poly.model import Access, Equation, System
 
@@ -44,7 +43,7 @@ def check_system(system: System) -> None:
     What is read in a circle is found later, by the search for an order (`order.py`).
     """
     for who, verb, access in _accesses(system):
-        _check_inside(system, who, verb, access)
+        _check_inside(who, verb, access)
     for unknown in system.unknowns:
         _check_defined_once(_definitions(system, unknown.name))
     defined = {u.name: _defined(system, u.name, u.elements) for u in system.unknowns}
@@ -71,13 +70,8 @@ def _accesses(system: System) -> Iterator[tuple[str, str, Access]]:
                 yield equation.name, verb, access
 
 
-def _check_inside(system: System, who: str, verb: str, access: Access) -> None:
-    inside = dict(system.known).get(access.array)
-    if inside is None:
-        inside = system.unknown(access.array).elements
-    rank = access.relation.range_tuple_dim()
-    inside = inside.project_out(SET, rank, inside.dim(SET) - rank).set_tuple_name(access.array)
-    outside = access.relation.subtract_range(inside)
+def _check_inside(who: str, verb: str, access: Access) -> None:
+    outside = access.relation.subtract_range(access.elements)
     if not outside.is_empty():
         instance, element = first_pair(outside)
         raise CompileError(

@@ -49,7 +49,7 @@ def first_point(points: isl.Set) -> Point:
     """The point at the smallest sizes, lexicographically first, of a set that is not empty."""
     space = points.get_space()
     symbols = tuple(space.get_dim_name(PARAM, i) for i in range(space.dim(PARAM)))
-    flat = points.reset_tuple_id(SET) if points.has_tuple_name() else points
+    flat = points.reset_tuple_id() if points.has_tuple_name() else points
     flat = flat.move_dims(SET, 0, PARAM, 0, len(symbols))
     sample = _minimum(flat)
     values = tuple(sample.get_coordinate_val(SET, i).to_python() for i in range(flat.dim(SET)))

@@ -40,14 +40,14 @@ def partition(system: System, dependences: Iterable[Dependence]) -> tuple[Group,
         return {core_of[edge[position]] for edge in edges if edge[1 - position] == name}
 
     members: dict[tuple[str, ...], tuple[list[str], list[str]]] = {c: ([], []) for c in components}
-    for (name, *more) in reversed(components):
+    for name, *more in reversed(components):
         if more or name in recurrent:
             continue
         users, sources = others(name, 1), others(name, 0)
         if len(users) == 1:
             core_of[name] = target = users.pop()
             members[target][0].insert(0, name)
-    for (name, *more) in components:
+    for name, *more in components:
         if more or name in recurrent or core_of[name] != (name,) or members[(name,)][0]:
             continue
         sources = others(name, 0)

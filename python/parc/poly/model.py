@@ -17,11 +17,16 @@ from parc.poly.affine import SET, dimension_names, domain_rank, instance_space, 
 
 @dataclass(frozen=True, eq=False)
 class Access:
-    """One `parc.read`, `parc.write` or the target of a `parc.boundary`."""
+    """One `parc.read`, `parc.write`, or end of a `parc.boundary`."""
 
     array: str
     relation: isl.Map
     """`{ instance -> element }`, restricted to the domain of the equation or boundary."""
+    elements: isl.Set
+    """The elements that exist, as far as the array's extents are known.
+
+    Only of the indices that the relation has: an array whose tiles are empty still has elements, all of them empty.
+    """
     op: ir.Operation
 
 
@@ -74,8 +79,6 @@ class System:
     unknowns: tuple[Unknown, ...]
     boundaries: tuple[Boundary, ...]
     equations: tuple[Equation, ...]
-    known: tuple[tuple[str, isl.Set], ...]
-    """Known arrays with the indices that exist, as far as their extents are given."""
     distribute: str
     strategy: str
     why: str
@@ -123,7 +126,6 @@ class _Builder:
             _name(m): self._index_set(m.attributes["shape"].value, _name(m), self.ranks[_name(m)], m)
             for m in self._members("parc.unknown")
         }
-        self.known: dict[str, isl.Set] = {}
         self.known_names: dict[ir.Value, str] = {}
 
     def build(self) -> System:
@@ -143,7 +145,6 @@ class _Builder:
             ),
             boundaries=boundaries,
             equations=equations,
-            known=tuple(self.known.items()),
             distribute=_text(self.system, "distribute"),
             strategy=_text(self.system, "strategy"),
             why=_text(self.system, "why"),
@@ -199,9 +200,8 @@ class _Builder:
     def _access(self, op: ir.Operation, value: ir.Value, map_: ir.AffineMap, domain: isl.Set) -> Access:
         if value not in self.names:
             name = self.known_names.setdefault(value, _known_name(value, len(self.known_names)))
-            if name not in self.known:
-                self.known[name] = self._known_elements(value, name, op)
-            return Access(name, to_map(map_, domain, name, location=op.location), op)
+            elements = self._known_elements(value, name, len(map_.results), op)
+            return Access(name, to_map(map_, domain, name, location=op.location), elements, op)
         name = self.names[value]
         relation = to_map(map_, domain, name, location=op.location)
         given, rank = len(map_.results), self.ranks[name]
@@ -210,20 +210,20 @@ class _Builder:
             # Only the free indices are bounded here: that the given ones are inside is checked, not assumed.
             free = self.elements[name].eliminate(SET, 0, given)
             relation = relation.intersect_range(free)
-        return Access(name, relation, op)
+        return Access(name, relation, self.elements[name], op)
 
-    def _known_elements(self, value: ir.Value, name: str, op: ir.Operation) -> isl.Set:
-        """The indices of a known array, as far as its type and its argument's `parc.shape` tell."""
+    def _known_elements(self, value: ir.Value, name: str, rank: int, op: ir.Operation) -> isl.Set:
+        """The first `rank` indices of a known array, as far as its type and its argument's `parc.shape` tell."""
         type_ = ir.RankedTensorType(value.type)
         result = isl.Set.universe(
-            instance_space(self.symbols, name, tuple(f"i{i}" for i in range(type_.rank)))
+            instance_space(self.symbols, name, tuple(f"i{i}" for i in range(rank)))
         ).intersect_params(self.context)
-        for i in range(type_.rank):
+        for i in range(rank):
             result = result.lower_bound_val(SET, i, isl.Val(0))
             if not type_.is_dynamic_dim(i):
                 result = result.upper_bound_val(SET, i, isl.Val(type_.get_dim_size(i) - 1))
         shape = self._argument_shape(value)
-        return result.intersect(self._index_set(shape, name, type_.rank, op)) if shape is not None else result
+        return result.intersect(self._index_set(shape, name, rank, op)) if shape is not None else result
 
     def _argument_shape(self, value: ir.Value) -> ir.AffineMap | None:
         """`parc.shape` of a function argument, when the function's symbols are those of this system."""
@@ -243,7 +243,8 @@ class _Builder:
     def _boundary(self, number: int, op: ir.Operation) -> Boundary:
         if op.operands[1] in self.names:
             raise CompileError(
-                f"a boundary gives known values, but its source is the unknown {self.names[op.operands[1]]}", op.location
+                f"a boundary gives known values, but its source is the unknown {self.names[op.operands[1]]}",
+                op.location,
             )
         name = f"boundary{number}"
         domain = self._domain(op, name)

@@ -7,7 +7,7 @@ import islpy as isl
 from torch_mlir import ir
 
 from parc.errors import CompileError
-from parc.poly.affine import PARAM, SET, dimension_names, from_aff
+from parc.poly.affine import PARAM, SET, as_function, dimension_names, from_aff
 from parc.poly.dependences import Dependence
 from parc.poly.example import Point
 from parc.poly.groups import strong_components
@@ -22,6 +22,9 @@ def any_order(system: System, flow: Sequence[Dependence]) -> dict[str, list[ir.A
 
     Needs a current MLIR context.  Raises CompileError with a cycle of instances when there is no order.
     """
+    # isl takes a point that needs itself for no constraint at all.
+    if any(_has_loop(dependence) for dependence in flow):
+        raise _no_order(system, flow)
     domain = isl.UnionSet.empty(isl.Space.params_alloc(isl.DEFAULT_CONTEXT, 0))
     for equation in system.equations:
         domain = domain.union(isl.UnionSet.from_set(equation.domain))
@@ -31,19 +34,15 @@ def any_order(system: System, flow: Sequence[Dependence]) -> dict[str, list[ir.A
     try:
         schedule = isl.ScheduleConstraints.on_domain(domain).set_validity(validity).compute_schedule().get_map()
     except isl.Error:
-        cycle = find_cycle(system, flow)
-        if cycle is None:
-            names = ", ".join(e.name for e in system.equations)
-            raise CompileError(f"no affine order of {names} was found", system.op.location) from None
-        raise CompileError(_cycle_text(cycle), system.equation(cycle[0][0].name).op.location) from None
+        raise _no_order(system, flow) from None
     times: dict[str, list[ir.AffineExpr]] = {e.name: [] for e in system.equations}
-    for part in schedule.get_maps():
-        pieces = isl.PwMultiAff.from_map(part).get_pieces()
-        if len(pieces) != 1:
+    parts = schedule.get_map_list()
+    for part in (parts.get_at(i) for i in range(parts.n_map())):
+        function = as_function(part)
+        if function is None:
             raise CompileError(f"the order {part} has no form as one affine map", system.op.location)
-        affs = pieces[0][1]
         times[part.get_tuple_name(isl.dim_type.in_)] = [
-            from_aff(affs.get_at(i)) for i in range(affs.dim(isl.dim_type.out))
+            from_aff(function.get_at(i)) for i in range(function.dim(isl.dim_type.out))
         ]
     longest = max(map(len, times.values()))
     return {name: time + [ir.AffineExpr.get_constant(0)] * (longest - len(time)) for name, time in times.items()}
@@ -107,12 +106,26 @@ def _cycle(needs: Mapping[Point, list[tuple[Point, str]]]) -> list[tuple[Point, 
     return None
 
 
-def _cycle_text(cycle: list[tuple[Point, str]]) -> str:
+def _has_loop(dependence: Dependence) -> bool:
+    """Is there a point that needs itself?"""
+    relation = dependence.relation
+    return dependence.source == dependence.sink and not relation.is_disjoint(isl.Map.identity(relation.get_space()))
+
+
+def _no_order(system: System, flow: Sequence[Dependence]) -> CompileError:
+    """What to say of a system for which no order was found."""
+    cycle = find_cycle(system, flow)
+    if cycle is None:
+        names = ", ".join(e.name for e in system.equations)
+        return CompileError(f"no affine order of {names} was found", system.op.location)
     names = list(dict.fromkeys(point.name for point, _ in cycle))
-    steps = " needs ".join(point.instance for point, _ in cycle)
     arrays = ", ".join(dict.fromkeys(array for _, array in cycle))
     first = cycle[0][0]
-    return (
-        f"the equations {', '.join(names)} have no order, they need each other through {arrays}: "
-        f"{steps} needs {first.instance}{first.at_sizes}"
+    who = (
+        f"the equation {names[0]} has no order, it needs itself through {arrays}"
+        if len(names) == 1
+        else f"the equations {', '.join(names)} have no order, they need each other through {arrays}"
     )
+    steps = " needs ".join(point.instance for point, _ in cycle)
+    location = system.equation(first.name).op.location
+    return CompileError(f"{who}: {steps} needs {first.instance}{first.at_sizes}", location)

@@ -50,7 +50,7 @@ def svg(system: System, sizes: Mapping[str, int]) -> str:
         x, y = _LABEL + _CELL * (box.column - first), _TOP + _CELL * rows.index(box.row)
         number = numbers[box.wave]
         parts.append(
-            f'<g><title>{escape(f"{box.row}, step {box.column}: time {box.time}")}</title>'
+            f"<g><title>{escape(f'{box.row}, step {box.column}: time {box.time}')}</title>"
             f'<rect x="{x + 1}" y="{y + 1}" width="{_CELL - 2}" height="{_CELL - 2}" rx="4" '
             f'fill="hsl({number * 47 % 360},70%,78%)"/>'
             f'<text x="{x + _CELL / 2}" y="{y + _CELL / 2 + 4}" text-anchor="middle">{number}</text></g>'

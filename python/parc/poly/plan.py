@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from torch_mlir import ir
-
 from parc.errors import CompileError
 from parc.poly.affine import PARAM
 from parc.poly.cost import Estimate, Machine, estimate

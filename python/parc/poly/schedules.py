@@ -53,9 +53,7 @@ class Schedule:
     """Empty unless points are distributed."""
 
 
-def make(
-    system: System, dependences: Sequence[Dependence], layers: Sequence[Layer], choice: Choice
-) -> Schedule:
+def make(system: System, dependences: Sequence[Dependence], layers: Sequence[Layer], choice: Choice) -> Schedule:
     """One schedule; needs a current MLIR context.  It is legal if `legality.check_schedule` says so."""
     tile = choice.tile
     if choice.strategy == "sequential":
@@ -83,9 +81,7 @@ def with_schedule(system: System, schedule: Schedule) -> System:
     def map_(maps: Mapping[str, ir.AffineMap], e: Equation) -> isl.Map | None:
         return to_map(maps[e.name], e.domain, "", location=e.op.location) if e.name in maps else None
 
-    equations = tuple(
-        replace(e, time=map_(schedule.time, e), owner=map_(schedule.owner, e)) for e in system.equations
-    )
+    equations = tuple(replace(e, time=map_(schedule.time, e), owner=map_(schedule.owner, e)) for e in system.equations)
     choice = schedule.choice
     return replace(system, equations=equations, distribute=choice.distribute, strategy=choice.strategy)
 
@@ -125,9 +121,7 @@ def _waves(layers: Sequence[Layer]) -> _Times:
     }
 
 
-def _tiled_waves(
-    system: System, dependences: Sequence[Dependence], layers: Sequence[Layer], tile: int
-) -> _Times:
+def _tiled_waves(system: System, dependences: Sequence[Dependence], layers: Sequence[Layer], tile: int) -> _Times:
     """Waves of tiles: those of one layer come in order, and a layer's tile after those of other layers that it reads."""
     times = {name: time for layer in layers for name, time in layer.local.items()}
     shifts = _tile_shifts(system, dependences, layers, times, tile)

@@ -191,8 +191,11 @@ def _minus(bound: list[_Form], form: list[_Form], dims: int) -> list[_Form]:
 
 
 def _matrix(rows: list[_Form], columns: list[str]) -> isl.Mat:
-    matrix = isl.Mat.alloc(isl.DEFAULT_CONTEXT, len(rows), len(columns))
-    for i, row in enumerate(rows):
-        for j, name in enumerate(columns):
-            matrix = matrix.set_element_val(i, j, isl.Val(row.get(name, 0)))
+    """The different rows as a matrix."""
+    different = list({frozenset((n, c) for n, c in row.items() if c): None for row in rows})
+    position = {name: j for j, name in enumerate(columns)}
+    matrix = isl.Mat.alloc(isl.DEFAULT_CONTEXT, 0, len(columns)).add_zero_rows(len(different))
+    for i, row in enumerate(different):
+        for name, coefficient in row:
+            matrix = matrix.set_element_val(i, position[name], isl.Val(coefficient))
     return matrix

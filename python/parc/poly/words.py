@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import islpy as isl
 
-from parc.poly.affine import SET, aff_text
+from parc.poly.affine import SET, aff_text, as_function
 from parc.poly.dependences import Dependence
 from parc.poly.model import System
 
@@ -44,13 +44,10 @@ def _any(points: isl.Set) -> str:
 
 def _function(map_: isl.Map) -> list[str] | None:
     """The results of a map as text, if it is one affine function."""
-    if not map_.is_single_valued():
+    function = as_function(map_)
+    if function is None:
         return None
-    pieces = isl.PwMultiAff.from_map(map_).get_pieces()
-    if len(pieces) != 1:
-        return None
-    results = pieces[0][1]
-    return [aff_text(results.get_at(i)) for i in range(results.dim(isl.dim_type.out))]
+    return [aff_text(function.get_at(i)) for i in range(function.dim(isl.dim_type.out))]
 
 
 def _instance(name: str, indices: Sequence[str]) -> str:

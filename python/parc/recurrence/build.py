@@ -11,7 +11,7 @@ from parc.errors import CompileError
 from parc.recurrence.fit import Extent
 from parc.recurrence.groups import Group, find_groups
 from parc.recurrence.reads import FromOutside, FromSequence, FromStep, Read, Recurrences, StepMap
-from parc.recurrence.symbolic import SymbolicCloner, captured_values, is_constant
+from parc.recurrence.symbolic import SymbolicCloner
 from parc.recurrence.trace import Node, Source
 
 Sources = tuple[Source, ...]
@@ -240,9 +240,11 @@ class _Builder:
         """Array entries for `count` steps from `first` on (from the last of them, when written backwards)."""
         array = self._solve(self.group_of[unknown.repetition].level)[unknown]
         shape = self.cloner.shape(self._value_types(unknown), self.traces[0].func.location)
-        position = self._position(unknown, StepMap(1, first)).offset if not unknown.backwards else self._position(
-            unknown, StepMap(1, first + count + (-1))
-        ).offset
+        position = (
+            self._position(unknown, StepMap(1, first)).offset
+            if not unknown.backwards
+            else self._position(unknown, StepMap(1, first + count + (-1))).offset
+        )
         offsets = [position] + [Extent(0)] * len(shape)
         sizes = [count, *shape]
         kept = shape if drop else sizes
@@ -387,7 +389,7 @@ class _SystemWriter:
     def write(self) -> dict[_Unknown, ir.Value]:
         b = self.b
         unknowns = [u for g in self.groups for key, us in b.unknowns.items() if key[0] in g.repetitions for u in us]
-        given = {u: {step: b._before(s) for step, s in u.given.items()} for u in unknowns}
+        given = {u: {step: self._given(u, s) for step, s in u.given.items()} for u in unknowns}
         solution = ir.Type.parse("!parc.solution")
         system = ir.Operation.create(
             "parc.system",
@@ -417,6 +419,12 @@ class _SystemWriter:
             solved[unknown] = op.results[0]
         return solved
 
+    def _given(self, unknown: _Unknown, sources: Sources) -> ir.Value:
+        """A value given to the first steps, without the unit dimensions that the loop's own values do not have."""
+        b, location = self.b, self.found.samples(unknown.repetition)[0].op.location
+        shape = b.cloner.shape([s.type for s in sources], location)
+        return b._reshape(b._before(sources), shape, b.cloner.shape(b._value_types(unknown), location))
+
     def _map(self, dims: int, exprs: Sequence[ir.AffineExpr]) -> ir.AffineMapAttr:
         return ir.AffineMapAttr.get(ir.AffineMap.get(dims, self.symbol_count, list(exprs)))
 
@@ -444,11 +452,15 @@ class _SystemWriter:
 
     def _boundary(self, unknown: _Unknown, step: int, value: ir.Value) -> None:
         at = self.b._position(unknown, StepMap(0, Extent(step)))
+        low, extent = self.b._bounds(unknown)
+        # Of short sequences the array may not hold the step.
+        room = extent + (low - step - 1)
+        always = room.constant >= 0 and all(coefficient >= 0 for coefficient, _ in room.terms)
         ir.Operation.create(
             "parc.boundary",
             operands=[self.arrays[unknown], value],
             attributes={
-                "domain": self._set("0 == 0"),
+                "domain": self._set("0 == 0" if always else f"{_text(room.affine(), self.b.symbols)} >= 0"),
                 "to": self._map(0, [at.offset.affine()]),
                 "of": self._map(0, []),
             },
@@ -598,7 +610,7 @@ class _Run:
     direction: int = 0
 
 
-def _runs(concat: Node, steps) -> list[_Run]:  # noqa: ANN001 - Steps, imported for its type only
+def _runs(concat: Node, steps) -> list[_Run]:
     runs: list[_Run] = []
     for source in concat.inputs:
         place = steps.place.get(source.node) if source.node is not None else None

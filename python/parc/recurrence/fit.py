@@ -97,9 +97,7 @@ def _monomial(sizes: Sequence[int], symbols: tuple[int, ...]) -> int:
     return value
 
 
-def _solve(
-    values: Sequence[int], sizes: Sequence[Sequence[int]], basis: Sequence[tuple[int, ...]]
-) -> Extent | None:
+def _solve(values: Sequence[int], sizes: Sequence[Sequence[int]], basis: Sequence[tuple[int, ...]]) -> Extent | None:
     """Integer coefficients of 1 and the monomials in `basis`, by elimination; None unless all traces agree."""
     rows = [[Fraction(1), *(Fraction(_monomial(z, m)) for m in basis), Fraction(v)] for z, v in zip(sizes, values)]
     unknowns = len(basis) + 1

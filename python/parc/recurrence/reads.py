@@ -126,10 +126,12 @@ def _fail_irregular(node: Node, a: Steps, b: Steps) -> None:
 def _fit_read(found: Recurrences, r: int, position: int) -> Read:
     instances = [s.repetitions[r] for s in found.steps]
     for skipped in range(min(i.count for i in instances) - 1):
-        columns = [
-            [(step, i.nodes[step].inputs[position]) for step in sorted(i.nodes)[skipped:]] for i in instances
+        columns = [[(step, i.nodes[step].inputs[position]) for step in sorted(i.nodes)[skipped:]] for i in instances]
+        kinds: list[Callable[[Recurrences, list[list[tuple[int, Source]]]], Read | None]] = [
+            _outside,
+            _from_step,
+            _sequence,
         ]
-        kinds: list[Callable[[Recurrences, list[list[tuple[int, Source]]]], Read | None]] = [_outside, _from_step, _sequence]
         for kind in kinds:
             read = kind(found, columns)
             if read is None or (skipped and not isinstance(read, FromStep)):
@@ -144,7 +146,9 @@ def _fit_read(found: Recurrences, r: int, position: int) -> Read:
                 if not read.at.offset.is_constant or read.at.factor != 1:
                     break
                 given.append((asked, tuple(i.nodes[step].inputs[position] for i in instances)))
-            if len(given) == skipped and all(is_early(s, t) for _, sources in given for s, t in zip(sources, found.steps)):
+            if len(given) == skipped and all(
+                is_early(s, t) for _, sources in given for s, t in zip(sources, found.steps)
+            ):
                 return FromStep(read.repetition, read.result, read.at, tuple(given))
     node = instances[0].sample
     _explain_break(found, r, position)

@@ -214,7 +214,7 @@ def _anchors(
         chosen = [t for parameter, t in valid if parameter]
         if not chosen:
             # A slice of something that is itself computed in a step is a part of it, not a step of a sequence.
-            chosen = [t for parameter, t in valid if not _sequence_of(node, t).node in varying]
+            chosen = [t for parameter, t in valid if _sequence_of(node, t).node not in varying]
         if chosen:
             anchors[node] = tuple(chosen)
         if chosen or any(s.node in varying for s in node.inputs if s.node is not None):

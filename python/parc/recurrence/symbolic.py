@@ -158,7 +158,14 @@ class SymbolicCloner:
         static_offsets, offset_values = self.mixed(offsets)
         static_sizes, size_values = self.mixed(sizes)
         return tensor.ExtractSliceOp(
-            type_, source, offset_values, size_values, [], static_offsets, static_sizes, list(strides or [1] * len(sizes))
+            type_,
+            source,
+            offset_values,
+            size_values,
+            [],
+            static_offsets,
+            static_sizes,
+            list(strides or [1] * len(sizes)),
         ).result
 
     def _tensor_insert_slice(self, ops: Sequence[ir.Operation], operands: list[ir.Value]) -> ir.Value:

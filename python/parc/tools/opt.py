@@ -1,88 +1,29 @@
 """`parc-opt`: runs parc's passes and pipelines on a model or on IR."""
 
-import argparse
 import os
 import re
-import shutil
-import subprocess
 import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from torch_mlir import ir
-from torch_mlir.execution_engine import ExecutionEngine
 
 from parc import dialect
 from parc.errors import ParcError
-from parc.pipelines import (
-    PIPELINES,
-    Step,
-    parse_pipeline,
-    pass_names,
-    pass_type,
-    run_pipeline,
-    stage_of,
-    stage_steps,
-    stages_after,
-)
-from parc.runtime import library_path
-from parc.runtime.executable import OPT_LEVEL
+from parc.pipelines import run_pipeline, stage_of, stage_steps, stages_after
+from parc.tools.command_line import Request, UsageError, read_request
 from parc.tools.diagnostics import Diagnostic, diagnostics, expectations, mismatches
 
-STAGES = ("torch", "linalg", *PIPELINES, "asm", "object")
 _SPLIT = re.compile(r"^// -----.*\n", re.MULTILINE)
 _BYTECODE = b"ML\xefR"
-
-_DESCRIPTION = """\
-Runs parc's passes on a model or on IR, and prints what comes out.
-
-INPUT is one of
-  file.mlir, file.mlirbc    IR as text or bytecode; - reads standard input
-  model.pt2, model.onnx     a saved model
-  model.py:name             a function of no arguments that returns the module, or (module, example inputs)
-
-examples:
-  what the compiler sees in a model, and the schedule that it picks:
-    parc-opt model.onnx --emit=system
-    parc-opt model.onnx --emit=schedule --strategy=wavefront
-  one pass, then an upstream one, in the order given:
-    parc-opt file.mlir --parc-schedule="strategy=wavefront threads=2" --canonicalize
-  the same as a pipeline:
-    parc-opt file.mlir --pass-pipeline="builtin.module(schedule{strategy=wavefront threads=2},canonicalize)"
-  any stage starts from the text of an earlier one:
-    parc-opt model.pt2 --emit=schedule -o s.mlir && parc-opt s.mlir --emit=loops
-"""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks for."""
-
-    input: str
-    output: str
-    steps: tuple[Step, ...]
-    emit: str | None
-    strategy: str
-    threads: int
-    print_after_all: bool
-    timing: bool
-    split: bool
-    verify: bool
-    bytecode: bool
-
-
-class UsageError(Exception):
-    """The command line does not make sense."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit status: 0, 1 for an error in the input, 2 for one in the command line."""
     try:
-        return _run(_request(list(sys.argv[1:] if arguments is None else arguments)))
+        return _run(read_request(sys.argv[1:] if arguments is None else arguments))
     except UsageError as error:
         print(f"parc-opt: error: {error}", file=sys.stderr)
         return 2
@@ -155,13 +96,22 @@ def _process(chunk: bytes | None, request: Request) -> bytes:
         if request.emit not in (None, "torch", "linalg"):
             last = "llvm" if request.emit in ("asm", "object") else request.emit
             for stage in stages_after(stage_of(module), last or ""):
-                steps += stage_steps(stage, strategy=request.strategy, threads=request.threads)
+                steps += stage_steps(stage, strategy=request.strategy, threads=request.threads, sizes=request.sizes)
         run_pipeline(module, steps, print_after_all=request.print_after_all, timing=request.timing)
         if request.emit in ("asm", "object"):
-            return _machine_code(module, as_text=request.emit == "asm")
+            from parc.tools.machine_code import machine_code  # needs the native runtime, which IR does without
+
+            return machine_code(module, as_text=request.emit == "asm")
         if request.bytecode:
             return _bytecode(module)
-        return f"{module}\n".encode()
+        return f"{_schedule_comment(module) if request.emit == 'schedule' else ''}{module}\n".encode()
+
+
+def _schedule_comment(module: ir.Module) -> str:
+    """What the schedule of each system amounts to, as comment lines."""
+    from parc.explain import schedule_comment  # imports islpy, which other stages may do without
+
+    return schedule_comment(module)
 
 
 def _bytecode(module: ir.Module) -> bytes:
@@ -171,34 +121,6 @@ def _bytecode(module: ir.Module) -> bytes:
         return file.read()
 
 
-def _machine_code(module: ir.Module, as_text: bool) -> bytes:
-    """The object file that the JIT makes for this machine, or its disassembly."""
-    objdump = shutil.which("objdump")
-    if as_text and not objdump:
-        raise ParcError("--emit=asm needs objdump (GNU binutils or LLVM); --emit=object does without")
-    engine = ExecutionEngine(module, OPT_LEVEL, [str(library_path())], enable_pic=True)
-    # The engine compiles at the first look-up; without one it would look for functions that were inlined away.
-    if not any(engine.raw_lookup(name) for name in _public_functions(module)):
-        raise ParcError("the module has no public function to compile")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "module.o"
-        engine.dump_to_object_file(str(path))
-        if not as_text:
-            return path.read_bytes()
-        command = [str(objdump), "--disassemble", "--no-show-raw-insn", str(path)]
-        return subprocess.run(command, check=True, capture_output=True).stdout
-
-
-def _public_functions(module: ir.Module) -> list[str]:
-    """The functions of a module in the LLVM dialect that have a body and can be called from outside."""
-    functions = (op for op in module.body.operations if op.operation.name == "llvm.func")
-    return [
-        ir.StringAttr(op.attributes["sym_name"]).value
-        for op in functions
-        if op.operation.regions[0].blocks and "sym_visibility" not in op.attributes
-    ]
-
-
 def _write(path: str, data: bytes) -> None:
     if path == "-":
         sys.stdout.flush()
@@ -206,89 +128,6 @@ def _write(path: str, data: bytes) -> None:
         sys.stdout.buffer.flush()
     elif data:
         Path(path).write_bytes(data)
-
-
-def _request(arguments: list[str]) -> Request:
-    parser = _parser()
-    known = [option for action in parser._actions for option in action.option_strings]
-    if not {"-h", "--help"}.isdisjoint(arguments):
-        parser.epilog = _tables()
-    ours, steps = [], []
-    for argument in arguments:
-        name, _, value = argument.partition("=")
-        if name.startswith("--") and len(name) > 2 and name not in known:
-            steps.append(_step(name.removeprefix("--"), value))
-        else:
-            ours.append(argument)
-    options = parser.parse_args(ours)
-    try:
-        steps += parse_pipeline(options.pass_pipeline)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    return Request(
-        input=options.input,
-        output=options.o,
-        steps=tuple(steps),
-        emit=options.emit,
-        strategy=options.strategy,
-        threads=options.threads,
-        print_after_all=options.mlir_print_ir_after_all,
-        timing=options.mlir_timing,
-        split=options.split_input_file,
-        verify=options.verify_diagnostics,
-        bytecode=options.emit_bytecode or options.o.endswith(".mlirbc"),
-    )
-
-
-def _step(name: str, options: str) -> Step:
-    """The step that `--parc-<name>=<options>` or `--<upstream name>=<options>` stands for."""
-    try:
-        if not name.startswith("parc-"):
-            return parse_pipeline(f"{name}{{{options}}}" if options else name)[0]
-        name = name.removeprefix("parc-")
-        if name not in pass_names():
-            raise ValueError(f"parc has no pass '{name}'; --help lists them")
-        return pass_type(name).from_text(options)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="parc-opt",
-        usage="parc-opt INPUT [--parc-PASS[=OPTIONS]...] [--UPSTREAM-PASS[=OPTIONS]...] [options]",
-        description=_DESCRIPTION,
-        formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=120, max_help_position=30),
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("input", nargs="?", default="-", metavar="INPUT", help="a model or IR, as above (default: standard input)")
-    add("-o", default="-", metavar="FILE", help="write to FILE; a name in .mlirbc means bytecode")
-    add("--emit", choices=STAGES, help="run the pipelines up to this stage and print what it made")
-    add("--pass-pipeline", default="", metavar="TEXT", help="run these passes, after those given one by one")
-    add("--strategy", default="auto", metavar="NAME", help="the schedule to use (default: auto, by the cost model)")
-    add("--threads", type=int, default=0, metavar="N", help="threads to compile for (default: all of the machine)")
-    add("--split-input-file", action="store_true", help="process the parts between '// -----' lines one by one")
-    add("--verify-diagnostics", action="store_true", help="check errors against 'expected-error {{..}}', print no IR")
-    add("--mlir-print-ir-after-all", action="store_true", help="print the IR after each pass to standard error")
-    add("--mlir-timing", action="store_true", help="print the time of each pass to standard error")
-    add("--emit-bytecode", action="store_true", help="write bytecode instead of text")
-    return parser
-
-
-def _tables() -> str:
-    """The passes and the pipelines, for --help."""
-    width = max(map(len, pass_names()), default=0) + len("--parc-") + 2
-    lines = ["passes:"]
-    for name in pass_names():
-        kind = pass_type(name)
-        lines.append(f"  {'--parc-' + name:<{width}}{kind.summary()}")
-        for option, (_, default) in kind.options().items():
-            lines.append(f"  {'':<{width}}  {option}={default}")
-    lines += ["", "pipelines (--emit):"]
-    for stage, steps in PIPELINES.items():
-        lines.append(f"  {stage:<10}{', '.join(steps)}")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 // A counter that threads wait on: it only grows, and a waiter names the value it waits for.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
-#include <thread>
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <immintrin.h>
@@ -22,11 +22,30 @@ inline void pause() {
 #endif
 }
 
-// Waits go from cheap to polite. A spin is answered within a cache miss, and is bounded because the thread waited for may
-// need this very core; a yield gives that thread the core when it is queued there; sleep frees the core for anyone.
-// Together they last some tens of microseconds, about the cost of one sleep and wake.
+// A spin is answered within a cache miss, and is bounded because the thread waited for may need this very core. It lasts
+// some tens of microseconds, about the cost of one sleep and wake.
 constexpr int kSpins = 2000;
-constexpr int kYields = 50;
+constexpr int kMaxRests = 64;
+
+// Whether a thread spins before it sleeps. Every spin in vain makes the next ones rarer, down to one wait in 65, and every
+// one that pays makes them more frequent: on a machine with a core for each thread all waits spin, on a crowded one few
+// do. (There is no yield between the two: where other programs run, one can cost a time slice, which is milliseconds.)
+class Patience {
+ public:
+  // Called once a wait: whether this one spins.
+  bool spins() {
+    if (remaining_ == 0) return true;
+    --remaining_;
+    return false;
+  }
+
+  void paid() { remaining_ = rests_ /= 2; }
+  void in_vain() { remaining_ = rests_ = std::min(2 * rests_ + 1, kMaxRests); }
+
+ private:
+  int rests_ = 0;      // waits without a spin after each spin
+  int remaining_ = 0;  // those still to come
+};
 
 class alignas(64) Counter {
  public:
@@ -43,14 +62,14 @@ class alignas(64) Counter {
   }
 
   // Returns once the counter has reached `target`; what was written before the increment is visible then.
-  void wait(uint64_t target) {
-    for (int i = 0; i < kSpins; ++i) {
-      if (reached(target)) return;
-      pause();
-    }
-    for (int i = 0; i < kYields; ++i) {
-      if (reached(target)) return;
-      std::this_thread::yield();
+  void wait(uint64_t target, Patience& patience) {
+    if (reached(target)) return;
+    if (patience.spins()) {
+      for (int i = 0; i < kSpins; ++i) {
+        pause();
+        if (reached(target)) return patience.paid();
+      }
+      patience.in_vain();
     }
     std::unique_lock<std::mutex> lock(mutex_);
     sleepers_.fetch_add(1);

@@ -26,12 +26,26 @@ struct Job {
   std::fenv_t floating_point{};
 };
 
+class Crew;
+
+// What one thread of a crew has of its own.
+struct alignas(64) Member {
+  Crew* crew = nullptr;
+  int64_t number = 0;
+  std::vector<void*> argv;
+  Patience patience;
+};
+
 // The running threads of a team: workers 1..size-1 sleep in `started_` between runs.
 class Crew {
  public:
-  explicit Crew(int size) : size_(size), arguments_(size) {
+  explicit Crew(int size) : size_(size), members_(size) {
+    for (int64_t number = 0; number < size; ++number) {
+      members_[number].crew = this;
+      members_[number].number = number;
+    }
     try {
-      for (int64_t number = 1; number < size; ++number) workers_.emplace_back([this, number] { work(number); });
+      for (int number = 1; number < size; ++number) workers_.emplace_back([this, number] { work(members_[number]); });
     } catch (const std::system_error&) {
       stop();
       throw;
@@ -45,19 +59,19 @@ class Crew {
   void run(const Job& job);
 
   // One word serves all barriers of a run: the thread that completes a multiple of `size_` arrivals releases the others.
-  void barrier() {
+  void barrier(Member& member) {
     const uint64_t arrival = arrivals_.increment();
     const uint64_t last = (arrival + size_ - 1) / size_ * size_;
     if (arrival == last) {
       arrivals_.wake();
     } else {
-      arrivals_.wait(last);
+      arrivals_.wait(last, member.patience);
     }
   }
 
  private:
-  void work(int64_t number);
-  void perform(int64_t number);
+  void work(Member& member);
+  void perform(Member& member);
   void stop();
 
   const uint64_t size_;
@@ -65,38 +79,39 @@ class Crew {
   Counter arrivals_;  // threads arrived at barriers
   Job job_;
   bool stopping_ = false;
-  std::vector<std::vector<void*>> arguments_;  // one copy of argv a thread
+  std::vector<Member> members_;
   std::vector<std::thread> workers_;
 };
 
-thread_local Crew* current = nullptr;
+thread_local Member* current = nullptr;
 
 void Crew::run(const Job& job) {
   job_ = job;
   started_.increment();
   started_.wake();
-  Crew* outer = current;
-  perform(0);
+  Member* outer = current;
+  perform(members_[0]);
   current = outer;
 }
 
-void Crew::work(int64_t number) {
+void Crew::work(Member& member) {
   for (uint64_t run = 1;; ++run) {
-    started_.wait(run);
+    // However long the last pause was: runs often follow each other closely.
+    Patience patience;
+    started_.wait(run, patience);
     if (stopping_) return;
     // All threads round and treat denormals as the caller does, or results would depend on who computes them.
     std::fesetenv(&job_.floating_point);
-    perform(number);
+    perform(member);
   }
 }
 
-void Crew::perform(int64_t number) {
-  current = this;
-  std::vector<void*>& argv = arguments_[number];
-  argv.assign(job_.argv, job_.argv + job_.argc);
-  argv[0] = &number;
-  job_.entry(argv.data());
-  barrier();
+void Crew::perform(Member& member) {
+  current = &member;
+  member.argv.assign(job_.argv, job_.argv + job_.argc);
+  member.argv[0] = &member.number;
+  job_.entry(member.argv.data());
+  barrier(member);
 }
 
 void Crew::stop() {
@@ -192,6 +207,6 @@ int parc_team_run(void* team, void (*entry)(void**), void** argv, int argc) {
 }
 
 void parc_team_barrier(void) {
-  if (parc::current) parc::current->barrier();
+  if (parc::current) parc::current->crew->barrier(*parc::current);
 }
 }

@@ -1,0 +1,82 @@
+"""`parc.compile` and `parc.explain`: from a model to something that can be called, or to a report about it."""
+
+import os
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+from torch_mlir import ir
+
+from parc.compiler import Options, schedule
+from parc.explain import Report
+from parc.module import Model, Module, Source
+from parc.poly.schedules import STRATEGIES
+
+Example = Sequence[object] | Tensor | None
+
+
+def compile(  # noqa: A001
+    model: Model,
+    example_inputs: Example = None,
+    *,
+    example_kwargs: Mapping[str, object] | None = None,
+    threads: int | None = None,
+    strategy: str = "auto",
+    dynamic_shapes: object = None,
+) -> Module:
+    """Compile a model; the result is called as the model is.
+
+    model: an nn.Module, a function of tensors, an ExportedProgram, or the path of an `.onnx`, `.pt2`, `.mlir` or
+        `.mlirbc` file, or `file.py:function`.
+    example_inputs, example_kwargs: the arguments of one call (a tensor alone is the only argument).  What matters are
+        structure, element types, shapes, and the range of integers.  None compiles at the first call, from its
+        arguments; model files need none.
+    threads: None for as many as this process may use.
+    strategy: "auto" lets the cost model choose; or one of `parc.poly.schedules.STRATEGIES`.
+    dynamic_shapes: as for torch.export, where a string also names a dimension; None finds by trial which dimensions
+        may vary from call to call.
+
+    Raises `CompileError` for what cannot be compiled; calls raise `CallError` for arguments that do not fit.
+    """
+    module = Module(Source(model, dynamic_shapes), _options(strategy, threads))
+    if example_inputs is not None or example_kwargs is not None or isinstance(model, str | os.PathLike):
+        module.build(*_arguments(example_inputs), **(example_kwargs or {}))
+    return module
+
+
+def explain(
+    model: Model | Module,
+    example_inputs: Example = None,
+    *,
+    example_kwargs: Mapping[str, object] | None = None,
+    threads: int | None = None,
+    strategy: str = "auto",
+    dynamic_shapes: object = None,
+    sizes: Mapping[str, int] | None = None,
+) -> Report:
+    """Report on a model's equations, dependences and schedule, without making code; arguments as for `compile`.
+
+    sizes: values of the symbols that the report's numbers are for, such as `{"T": 128}`.
+    """
+    if isinstance(model, Module):
+        return model.explain(sizes)
+    options = _options(strategy, threads)
+    imported = Source(model, dynamic_shapes).load(_arguments(example_inputs), example_kwargs or {}, ir.Context())
+    schedule(imported.module, options)
+    from parc.explain import explain_module
+
+    return explain_module(imported.module, sizes or {})
+
+
+def _arguments(example: Example) -> tuple[object, ...]:
+    """The example's positional arguments: a tensor, or anything else that is no tuple or list, is the only one."""
+    if example is None:
+        return ()
+    return tuple(example) if isinstance(example, tuple | list) else (example,)
+
+
+def _options(strategy: str, threads: int | None) -> Options:
+    if strategy not in ("auto", *STRATEGIES):
+        raise ValueError(f"there is no strategy '{strategy}'; choose from auto, {', '.join(STRATEGIES)}")
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads is at least 1, not {threads}")
+    return Options(strategy, threads or 0)

@@ -1,0 +1,151 @@
+"""The command line of `parc-opt`: what it accepts, and its help."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from parc.pipelines import ALIASES, PIPELINES, Step, is_ours, own_pass, parse_pipeline, pass_names, pass_type
+
+STAGES = ("torch", "linalg", *PIPELINES, "asm", "object")
+
+_DESCRIPTION = """\
+Runs parc's passes on a model or on IR, and prints what comes out.
+
+INPUT is one of
+  file.mlir, file.mlirbc    IR as text or bytecode; - reads standard input
+  model.pt2, model.onnx     a saved model
+  model.py:name             a function of no arguments that returns the module, or (module, example inputs)
+
+examples:
+  what the compiler sees in a model, and the schedule that it picks:
+    parc-opt model.onnx --emit=system
+    parc-opt model.onnx --emit=schedule --strategy=wavefront
+  one pass, then an upstream one, in the order given:
+    parc-opt file.mlir --parc-wavefront=threads=2 --canonicalize
+  the same as a pipeline:
+    parc-opt file.mlir --pass-pipeline="builtin.module(schedule{strategy=wavefront threads=2},canonicalize)"
+  any stage starts from the text of an earlier one:
+    parc-opt model.pt2 --emit=schedule -o s.mlir && parc-opt s.mlir --emit=loops
+"""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for."""
+
+    input: str
+    output: str
+    steps: tuple[Step, ...]
+    emit: str | None
+    strategy: str
+    threads: int
+    sizes: Mapping[str, int]
+    print_after_all: bool
+    timing: bool
+    split: bool
+    verify: bool
+    bytecode: bool
+
+
+class UsageError(Exception):
+    """The command line does not make sense."""
+
+
+def read_request(arguments: Sequence[str]) -> Request:
+    """Understand the arguments; raises UsageError, and SystemExit for --help and where argparse complains."""
+    parser = _parser()
+    known = [option for action in parser._actions for option in action.option_strings]
+    if not {"-h", "--help"}.isdisjoint(arguments):
+        parser.epilog = _tables()
+    ours, steps = [], []
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if name.startswith("--") and len(name) > 2 and name not in known:
+            steps.append(_step(name.removeprefix("--"), value))
+        else:
+            ours.append(argument)
+    options = parser.parse_args(ours)
+    try:
+        steps += parse_pipeline(options.pass_pipeline)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return Request(
+        input=options.input,
+        output=options.o,
+        steps=tuple(steps),
+        emit=options.emit,
+        strategy=options.strategy,
+        threads=options.threads,
+        sizes=_sizes(options.sizes),
+        print_after_all=options.mlir_print_ir_after_all,
+        timing=options.mlir_timing,
+        split=options.split_input_file,
+        verify=options.verify_diagnostics,
+        bytecode=options.emit_bytecode or options.o.endswith(".mlirbc"),
+    )
+
+
+def _step(name: str, options: str) -> Step:
+    """The step that `--parc-<name>=<options>` or `--<upstream name>=<options>` stands for."""
+    try:
+        if not name.startswith("parc-"):
+            return parse_pipeline(f"{name}{{{options}}}" if options else name)[0]
+        name = name.removeprefix("parc-")
+        if not is_ours(name):
+            raise ValueError(f"parc has no pass '{name}'; --help lists them")
+        return own_pass(name, options)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _sizes(text: str) -> dict[str, int]:
+    """`T=128,B=16` as a dictionary."""
+    sizes = {}
+    for item in filter(None, text.split(",")):
+        name, _, value = item.partition("=")
+        if not value.isdecimal():
+            raise UsageError(f"--sizes is written like T=128,B=16, not '{text}'")
+        sizes[name.strip()] = int(value)
+    return sizes
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="parc-opt",
+        usage="parc-opt INPUT [--parc-PASS[=OPTIONS]...] [--UPSTREAM-PASS[=OPTIONS]...] [options]",
+        description=_DESCRIPTION,
+        formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=120, max_help_position=30),
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("input", nargs="?", default="-", metavar="INPUT", help="a model or IR, as above (default: standard input)")
+    add("-o", default="-", metavar="FILE", help="write to FILE; a name in .mlirbc means bytecode")
+    add("--emit", choices=STAGES, help="run the pipelines up to this stage and print what it made")
+    add("--pass-pipeline", default="", metavar="TEXT", help="run these passes, after those given one by one")
+    add("--strategy", default="auto", metavar="NAME", help="the schedule to use (default: auto, by the cost model)")
+    add("--threads", type=int, default=0, metavar="N", help="threads to compile for (default: all of the machine)")
+    add("--sizes", default="", metavar="T=N,..", help="sizes that the cost model chooses for; the result serves all")
+    add("--split-input-file", action="store_true", help="process the parts between '// -----' lines one by one")
+    add("--verify-diagnostics", action="store_true", help="check errors against 'expected-error {{..}}', print no IR")
+    add("--mlir-print-ir-after-all", action="store_true", help="print the IR after each pass to standard error")
+    add("--mlir-timing", action="store_true", help="print the time of each pass to standard error")
+    add("--emit-bytecode", action="store_true", help="write bytecode instead of text")
+    return parser
+
+
+def _tables() -> str:
+    """The passes and the pipelines, for --help."""
+    width = max(map(len, pass_names()), default=0) + len("--parc-") + 2
+    lines = ["passes:"]
+    for name in pass_names():
+        kind = pass_type(name)
+        lines.append(f"  {'--parc-' + name:<{width}}{kind.summary()}")
+        for option, (_, default) in kind.options().items():
+            lines.append(f"  {'':<{width}}  {option}={default}")
+    lines += ["", "short names:"]
+    lines += [f"  {'--parc-' + name:<{width}}{step}" for name, step in ALIASES.items()]
+    lines += ["", "pipelines (--emit):"]
+    for stage, steps in PIPELINES.items():
+        lines.append(f"  {stage:<10}{', '.join(steps)}")
+    return "\n".join(lines)
