@@ -1,4 +1,4 @@
-"""`lower-linalg`: linalg operations on buffers become loops, parallel where their iterations are."""
+"""`lower-linalg`: linalg operations on buffers become loops over vectors, parallel where their iterations are."""
 
 from dataclasses import dataclass
 
@@ -6,21 +6,37 @@ from torch_mlir import ir
 from torch_mlir.dialects import linalg
 
 from parc.codegen.irtools import run_pipeline, walk
+from parc.codegen.microkernel import VectorTarget
+from parc.codegen.structured import vectorize
 from parc.passbase import Pass
 
 
 @dataclass
 class LowerLinalg(Pass):
-    """Linalg operations on buffers become loops, parallel where their iterations are."""
+    """Linalg operations on buffers become loops over vectors, parallel where their iterations are.
+
+        linalg.exp ins(%x : memref<?x16xf32>) outs(%y : memref<?x16xf32>)
+
+        scf.parallel (%i, %strip) = (0, 0) to (%n, 1) {
+          %v = vector.load %x[%i, %start] : memref<?x16xf32>, vector<16xf32>
+          %e = ... a polynomial ...
+          vector.store %e, %y[%i, %start]
+
+    Where there is nothing to take as the lanes of vectors (a transpose of the last dimension), the loops are scalar.
+    """
 
     name = "lower-linalg"
 
     def run(self, module: ir.Module) -> None:
         with module.context:
             for copy in walk(module.operation, "memref.copy"):
-                source, target = copy.operation.operands
-                if source != target:
+                source, destination = copy.operation.operands
+                if source != destination:
                     with ir.InsertionPoint(copy), copy.location:
-                        linalg.copy(source, outs=[target])
+                        linalg.copy(source, outs=[destination])
                 copy.operation.erase()
+            run_pipeline(module, "linalg-generalize-named-ops", self.name)
+            target = VectorTarget.host()
+            for op in walk(module.operation, "linalg.generic"):
+                vectorize(op, target)
         run_pipeline(module, "convert-linalg-to-parallel-loops", self.name)

@@ -18,7 +18,7 @@ from parc.codegen.packing import Layout, pack
 from parc.dialect import BarrierOp, TeamOp
 from parc.errors import CompileError
 from parc.passbase import Pass
-from parc.poly.legality import check_schedule
+from parc.poly.legality import verify
 from parc.poly.model import Equation, System, build
 
 
@@ -74,7 +74,7 @@ class _Kernels:
 def _lower(op: ir.OpView, kernels: _Kernels) -> None:
     """Replace one system."""
     system = build(op)
-    check_schedule(system)
+    verify(system)
     with ir.InsertionPoint(op):
         buffers = _SystemLowering(system, kernels).emit()
         for use in list(op.operation.results[0].uses):

@@ -9,8 +9,8 @@ from parc.errors import CompileError
 from parc.passbase import Pass
 from parc.poly.legality import check_schedule
 from parc.poly.model import build, systems
-from parc.poly.plan import Request, plan
-from parc.poly.schedules import Schedule, with_schedule
+from parc.poly.plan import Plan, Request, plan
+from parc.poly.schedules import with_schedule
 
 
 @dataclass
@@ -45,12 +45,16 @@ class ScheduleSystem(Pass):
                 system = build(op)
                 chosen = plan(system, request)
                 check_schedule(with_schedule(system, chosen.schedule))
-                _write(op, chosen.schedule, chosen.why)
+                _write(op, chosen)
 
 
-def _write(system: ir.Operation, schedule: Schedule, why: str) -> None:
+def _write(system: ir.Operation, chosen: Plan) -> None:
     """Set the attributes of a scheduled system."""
-    system.attributes["why"] = ir.StringAttr.get(why)
+    schedule, index = chosen.schedule, ir.IndexType.get()
+    system.attributes["why"] = ir.StringAttr.get(chosen.why)
+    system.attributes["planned_for"] = ir.DictAttr.get(
+        {symbol: ir.IntegerAttr.get(index, size) for symbol, size in chosen.sizes.items()}
+    )
     system.attributes["strategy"] = ir.StringAttr.get(schedule.choice.strategy)
     system.attributes["distribute"] = ir.StringAttr.get(schedule.choice.distribute)
     for op in system.regions[0].blocks[0].operations:

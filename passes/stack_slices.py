@@ -69,7 +69,7 @@ def _stack(last: ir.Operation) -> None:
         if any(p.start > start or p.stop < stop for p in covered):
             return
         if not covered:
-            pieces.append(_Piece(start, stop, op.operands[0]))
+            pieces.append(_Piece(start, stop, _whole_rank(op)))
     pieces.sort(key=lambda p: p.start)
     base = chain[-1].operands[1]
     with ir.InsertionPoint(last), last.location:
@@ -88,15 +88,34 @@ def _stack(last: ir.Operation) -> None:
 
 
 def _common_dim(chain: list[ir.Operation], shape: list[int]) -> int | None:
-    """The one dimension along which every insertion of a whole-rank, unit-stride slice is partial."""
+    """The one dimension along which every insertion of a unit-stride slice is partial."""
     found: set[int] = set()
     dynamic = ir.ShapedType.get_dynamic_size()
     for op in chain:
         offsets, sizes, strides = (list(op.attributes[f"static_{k}"]) for k in ("offsets", "sizes", "strides"))
-        if any(s != 1 for s in strides) or dynamic in offsets + sizes or op.operands[0].type.rank != len(shape):
+        if any(s != 1 for s in strides) or dynamic in offsets + sizes:
             return None
         found.update(d for d in range(len(shape)) if sizes[d] != shape[d])
     return found.pop() if len(found) == 1 else None
+
+
+def _whole_rank(insert: ir.Operation) -> ir.Value:
+    """What an insertion inserts, with the unit dimensions that it leaves out."""
+    value, sizes = insert.operands[0], list(insert.attributes["static_sizes"])
+    rank = value.type.rank
+    if rank == len(sizes):
+        return value
+    groups: list[list[int]] = [[] for _ in range(rank)]
+    position = 0
+    for d, size in enumerate(sizes):
+        missing = len(sizes) - d > rank - position  # more dimensions are left than the value has
+        if position < rank and not (missing and size == 1):
+            position += 1
+        if groups:
+            groups[max(position - 1, 0)].append(d)
+    with ir.InsertionPoint(insert), insert.location:
+        type_ = ir.RankedTensorType.get(sizes, value.type.element_type)
+        return tensor.ExpandShapeOp(type_, value, groups, [], sizes).result
 
 
 def _gap(base: ir.Value, shape: list[int], dim: int, start: int, stop: int) -> ir.Value:

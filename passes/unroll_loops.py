@@ -10,11 +10,11 @@ A loop whose number of steps is not a constant stays.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch_mlir import ir
-from torch_mlir.dialects import arith
+from torch_mlir.dialects import arith, func
 
+from parc.codegen.irtools import clone_with, constant_int
 from parc.errors import CompileError
 from parc.passbase import Pass
 
@@ -26,64 +26,40 @@ _MAX_STEPS = 4096
 class UnrollLoops(Pass):
     """Turn `scf.for` loops with a constant number of steps into straight-line code."""
 
-    name: ClassVar[str] = "unroll-loops"
+    name = "unroll-loops"
 
     def run(self, module: ir.Module) -> None:
-        for func in module.body.operations:
-            if func.operation.name == "func.func":
-                for block in func.operation.regions[0].blocks:
-                    _unroll_in(block)
-
-
-def _unroll_in(block: ir.Block) -> None:
-    for op in list(block.operations):
-        if op.operation.name == "scf.for":
-            _unroll(op.operation)
+        for function in module.body.operations:
+            if isinstance(function, func.FuncOp) and not function.is_external:
+                for op in list(function.entry_block.operations):
+                    if op.operation.name == "scf.for":
+                        _unroll(op.operation)
 
 
 def _unroll(loop: ir.Operation) -> None:
-    bounds = [_constant(v) for v in list(loop.operands)[:3]]
-    body = loop.regions[0].blocks[0]
-    _unroll_in(body)
-    if None in bounds or any(not isinstance(t.type, ir.RankedTensorType) for t in loop.results):
+    """Replace a loop by its steps, and so the loops inside it, where their bounds are constants."""
+    bounds = [constant_int(v) for v in list(loop.operands)[:3]]
+    if None in bounds:
         return
     lower, upper, step = (b for b in bounds if b is not None)
     if step <= 0:
         raise CompileError(f"a loop with step {step} does not end", loop.location)
-    if len(range(lower, upper, step)) > _MAX_STEPS:
-        raise CompileError(
-            f"a loop of {len(range(lower, upper, step))} steps is too long to unroll (at most {_MAX_STEPS})",
-            loop.location,
-        )
+    positions = range(lower, upper, step)
+    if (steps := len(positions)) > _MAX_STEPS:
+        raise CompileError(f"a loop of {steps} steps is too long to unroll (at most {_MAX_STEPS})", loop.location)
+    body = loop.regions[0].blocks[0]
+    *operations, terminator = body.operations
     carried = list(loop.operands)[3:]
-    for position in range(lower, upper, step):
+    inner = []
+    for position in positions:
         with ir.InsertionPoint(loop), loop.location:
-            mapping = {body.arguments[0]: arith.constant(body.arguments[0].type, position)}
-            mapping.update(zip(list(body.arguments)[1:], carried, strict=True))
-            for op in body.operations:
-                if op.operation.name == "scf.yield":
-                    carried = [mapping.get(v, v) for v in op.operation.operands]
-                    break
-                clone = op.operation.clone()
-                remap(clone, mapping)
-                mapping.update(zip(op.operation.results, clone.results, strict=True))
+            values = {body.arguments[0]: arith.constant(body.arguments[0].type, position)}
+            values.update(zip(list(body.arguments)[1:], carried, strict=True))
+            copies = [clone_with(op, values) for op in operations]
+        inner += [copy for copy in copies if copy.name == "scf.for"]
+        carried = [values.get(v, v) for v in terminator.operation.operands]
     for result, value in zip(loop.results, carried, strict=True):
         result.replace_all_uses_with(value)
     loop.erase()
-
-
-def _constant(value: ir.Value) -> int | None:
-    if isinstance(value.owner, ir.Block) or value.owner.name != "arith.constant":
-        return None
-    return int(value.owner.attributes["value"].value)
-
-
-def remap(op: ir.Operation, mapping: dict[ir.Value, ir.Value]) -> None:
-    """Replace operands of an operation and of everything nested in it."""
-    for i, value in enumerate(op.operands):
-        if value in mapping:
-            op.operands[i] = mapping[value]
-    for region in op.regions:
-        for block in region.blocks:
-            for inner in block.operations:
-                remap(inner.operation, mapping)
+    for copy in inner:
+        _unroll(copy)

@@ -6,8 +6,7 @@ from typing import ClassVar
 from torch_mlir import ir
 
 from parc.passbase import Pass
-from parc.poly.dependences import check_system
-from parc.poly.legality import check_schedule
+from parc.poly.legality import verify
 from parc.poly.model import build, systems
 
 
@@ -26,6 +25,4 @@ class VerifySchedule(Pass):
 
     def run(self, module: ir.Module) -> None:
         for op in systems(module):
-            system = build(op)
-            check_system(system)
-            check_schedule(system)
+            verify(build(op))

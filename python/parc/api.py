@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 from torch_mlir import ir
 
-from parc.compiler import Options, schedule
-from parc.explain import Report
+from parc.compiler import Options, Progress, schedule
+from parc.explain import Report, explain_module
 from parc.module import Model, Module, Source
 from parc.poly.schedules import STRATEGIES
 
 Example = Sequence[object] | Tensor | None
 
 
-def compile(  # noqa: A001
+def compile(
     model: Model,
     example_inputs: Example = None,
     *,
@@ -35,7 +35,8 @@ def compile(  # noqa: A001
     dynamic_shapes: as for torch.export, where a string also names a dimension; None finds by trial which dimensions
         may vary from call to call.
 
-    Raises `CompileError` for what cannot be compiled; calls raise `CallError` for arguments that do not fit.
+    The schedule is chosen for the sizes of the example, and right for all.  Raises `CompileError` for what cannot be
+    compiled; calls raise `CallError` for arguments that do not fit.
     """
     module = Module(Source(model, dynamic_shapes), _options(strategy, threads))
     if example_inputs is not None or example_kwargs is not None or isinstance(model, str | os.PathLike):
@@ -60,11 +61,10 @@ def explain(
     if isinstance(model, Module):
         return model.explain(sizes)
     options = _options(strategy, threads)
-    imported = Source(model, dynamic_shapes).load(_arguments(example_inputs), example_kwargs or {}, ir.Context())
-    schedule(imported.module, options)
-    from parc.explain import explain_module
-
-    return explain_module(imported.module, sizes or {})
+    source = Source(model, dynamic_shapes)
+    imported = source.load(_arguments(example_inputs), example_kwargs or {}, ir.Context())
+    schedule(imported, options, Progress(source.name))
+    return explain_module(imported.module, sizes)
 
 
 def _arguments(example: Example) -> tuple[object, ...]:

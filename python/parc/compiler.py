@@ -50,7 +50,7 @@ class Progress:
 def compile_imported(imported: Imported, options: Options, name: str) -> tuple[Compiled, ir.Module]:
     """The callable, and a copy of the scheduled module for reports; CompileError when it cannot be made."""
     module, progress = imported.module, Progress(name)
-    schedule(module, options, progress)
+    schedule(imported, options, progress)
     scheduled = ir.Module.parse(str(module), module.context)
     _run_stages(module, "loops", options, progress)
     main = find_function(module, "main")
@@ -68,15 +68,17 @@ def compile_imported(imported: Imported, options: Options, name: str) -> tuple[C
     return compiled, scheduled
 
 
-def schedule(module: ir.Module, options: Options, progress: "Progress | None" = None) -> None:
-    """Take a module of any earlier stage to scheduled systems, in place."""
-    _run_stages(module, "schedule", options, progress or Progress("the module"))
+def schedule(imported: Imported, options: Options, progress: Progress) -> None:
+    """Take an imported module of any earlier stage to scheduled systems, in place."""
+    _run_stages(imported.module, "schedule", options, progress, imported.sizes)
 
 
-def _run_stages(module: ir.Module, last: str, options: Options, progress: Progress) -> None:
+def _run_stages(
+    module: ir.Module, last: str, options: Options, progress: Progress, sizes: Mapping[str, int] | None = None
+) -> None:
     for stage in stages_after(stage_of(module), last):
         progress(stage)
-        run_pipeline(module, stage_steps(stage, strategy=options.strategy, threads=options.threads))
+        run_pipeline(module, stage_steps(stage, strategy=options.strategy, threads=options.threads, sizes=sizes))
 
 
 def _check_names(types: Sequence[TensorType], tensors: Mapping[str, Tensor]) -> None:
@@ -94,7 +96,7 @@ def compare(compiled: Compiled, original: Original) -> None:
         try:
             inputs = original.inputs(sizes)
             expected = original.run(inputs)
-        except Exception:  # whatever a user's program raises at a size that it does not take
+        except Exception:  # noqa: BLE001 (whatever a program raises at a size that it does not take)
             continue
         where = ", ".join(f"{name}={value}" for name, value in sizes.items()) or "the sizes of the example"
         try:

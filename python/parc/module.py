@@ -13,8 +13,8 @@ from torch_mlir import ir
 from parc import dialect
 from parc.compiled import Compiled
 from parc.compiler import Options, compile_imported
-from parc.errors import CallError, CompileError
-from parc.explain import Report
+from parc.errors import CallError
+from parc.explain import Report, explain_module
 from parc.importers import Imported, import_model, import_path
 from parc.importers.imported import Structure
 
@@ -81,9 +81,7 @@ class Module(nn.Module):
                     "mode, where it computes something else: compile it again"
                 )
         results = built.program(inputs)
-        if torch.is_grad_enabled() and (
-            built.program.parameters.requires_grad or any(t.requires_grad for t in inputs)
-        ):
+        if torch.is_grad_enabled() and (built.program.parameters.requires_grad or any(t.requires_grad for t in inputs)):
             sources = [t for t in (*inputs, *built.program.parameters.tensors) if t.requires_grad]
             results = _Ended.apply(results, *sources)
         return built.structure.pack(results)
@@ -103,9 +101,7 @@ class Module(nn.Module):
         """Report on the equations, dependences and schedule; `sizes` gives values of the symbols for its numbers."""
         if self._built is None:
             raise CallError("not compiled yet: call it once, or give parc.compile example inputs")
-        from parc.explain import explain_module
-
-        return explain_module(self._built.scheduled, sizes or {})
+        return explain_module(self._built.scheduled, sizes)
 
     def _share(self, original: nn.Module) -> None:
         """Make the original's registries this module's own, so that all of `nn.Module` works on them."""
@@ -150,7 +146,7 @@ class _Ended(torch.autograd.Function):
     """Marks results as depending on tensors that require a gradient, without giving one."""
 
     @staticmethod
-    def forward(ctx: Any, results: Sequence[Tensor], *sources: Tensor) -> tuple[Tensor, ...]:  # noqa: ARG004
+    def forward(ctx: Any, results: Sequence[Tensor], *sources: Tensor) -> tuple[Tensor, ...]:
         return tuple(results)
 
     @staticmethod

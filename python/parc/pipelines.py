@@ -24,6 +24,7 @@ from parc.passbase import Pass
 # Stage -> steps, in the order that data takes. `$strategy`, `$threads` and `$sizes` are the caller's choices.
 PIPELINES: dict[str, tuple[str, ...]] = {
     "system": (
+        "instantiate-sizes",
         "unroll-loops",
         "flatten-products",
         "canonicalize",

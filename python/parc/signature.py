@@ -77,7 +77,10 @@ class Signature:
             tuple(least.get(name, 0) for name in symbols),
             tensors([(t, a) for t, a, kind in arguments if kind == "input"], "input"),
             tensors([(t, a) for t, a, kind in arguments if kind == "parameter"], "parameter"),
-            tensors([(t, ir.DictAttr(a) if a else ir.DictAttr.get({})) for t, a in zip(outputs, named, strict=True)], "result"),
+            tensors(
+                [(t, ir.DictAttr(a) if a else ir.DictAttr.get({})) for t, a in zip(outputs, named, strict=True)],
+                "result",
+            ),
         )
         known = {extent.symbol for type_ in signature.inputs for extent in type_.shape if extent.scale}
         for i, name in enumerate(symbols):
@@ -119,7 +122,9 @@ def check_tensor(role: str, type_: TensorType, tensor: Tensor) -> None:
     if tensor.dtype is not type_.dtype:
         raise CallError(f"{role} '{type_.name}' has elements of type {short_name(tensor.dtype)}; expected {type_}")
     if tensor.device.type != "cpu" or tensor.layout is not torch.strided:
-        raise CallError(f"{role} '{type_.name}' is a {tensor.layout} tensor on {tensor.device}; expected a dense CPU tensor")
+        raise CallError(
+            f"{role} '{type_.name}' is a {tensor.layout} tensor on {tensor.device}; expected a dense CPU tensor"
+        )
     if tensor.dim() != len(type_.shape):
         raise CallError(f"{role} '{type_.name}' has shape {list(tensor.shape)}; expected {type_}")
 

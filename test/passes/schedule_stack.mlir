@@ -29,7 +29,7 @@
 // TILED: name = "cell0", owner = #[[OWNER0]], schedule = #[[FIRST]]}
 // TILED: name = "product1", owner = #[[OWNER1]], schedule = #[[PRODUCT]]}
 // TILED: name = "cell1", owner = #[[OWNER1]], schedule = #[[SECOND]]}
-// TILED: distribute = "points", strategy = "wavefront"
+// TILED: distribute = "points",{{.*}} strategy = "wavefront"
 
 // LAYERS-DAG: #[[FIRST:.*]] = affine_map<(d0)[s0, s1] -> (0, d0 floordiv 8, 0, d0 mod 8)>
 // LAYERS-DAG: #[[PRODUCT:.*]] = affine_map<(d0)[s0, s1] -> (1, d0 floordiv 8, 0, 0)>
@@ -37,7 +37,7 @@
 // LAYERS: name = "cell0", schedule = #[[FIRST]]}
 // LAYERS: name = "product1", schedule = #[[PRODUCT]]}
 // LAYERS: name = "cell1", schedule = #[[SECOND]]}
-// LAYERS: distribute = "units", strategy = "layers"
+// LAYERS: distribute = "units",{{.*}} strategy = "layers"
 
 // STEPS-DAG: #[[FIRST:.*]] = affine_map<(d0)[s0, s1] -> (0, d0, 0)>
 // STEPS-DAG: #[[PRODUCT:.*]] = affine_map<(d0)[s0, s1] -> (1, d0, 0)>
@@ -45,9 +45,9 @@
 // STEPS: name = "cell0", schedule = #[[FIRST]]}
 // STEPS: name = "product1", schedule = #[[PRODUCT]]}
 // STEPS: name = "cell1", schedule = #[[SECOND]]}
-// STEPS: distribute = "units", strategy = "layers"
+// STEPS: distribute = "units",{{.*}} strategy = "layers"
 
-// ROWS: distribute = "rows", strategy = "rows"
+// ROWS: distribute = "rows",{{.*}} strategy = "rows"
 // PROGRAM: strategy = "sequential"
 
 #here = affine_map<(t)[T, B] -> (t)>

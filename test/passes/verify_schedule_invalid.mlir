@@ -1,8 +1,10 @@
 // RUN: parc-opt %s --split-input-file --verify-diagnostics --parc-verify-schedule
+// RUN: parc-opt %s --split-input-file --verify-diagnostics --parc-lower-to-loops
 
 // A schedule is refused when a point does not come after those that it needs; the message names a pair of points.
 
-func.func @runs_backwards(%T: index, %x: tensor<?x8xf32>, %h0: tensor<8xf32>) {
+// The steps of a recurrence from the last to the first.
+func.func @main(%T: index, %x: tensor<?x8xf32>, %h0: tensor<8xf32>) {
   %s = "parc.system"(%T) ({
     %h = "parc.unknown"() {name = "H", shape = affine_map<()[T] -> (T + 1, 8)>} : () -> tensor<?x8xf32>
     "parc.boundary"(%h, %h0) {domain = affine_set<()[T] : (0 == 0)>, to = affine_map<()[T] -> (0)>,
@@ -23,7 +25,7 @@ func.func @runs_backwards(%T: index, %x: tensor<?x8xf32>, %h0: tensor<8xf32>) {
 // -----
 
 // The second layer in the wave of the first.
-func.func @wave_without_skew(%T: index, %x: tensor<?x8xf32>) {
+func.func @main(%T: index, %x: tensor<?x8xf32>) {
   %s = "parc.system"(%T) ({
     %g = "parc.unknown"() {name = "G", shape = affine_map<()[T] -> (T, 8)>} : () -> tensor<?x8xf32>
     %h = "parc.unknown"() {name = "H", shape = affine_map<()[T] -> (T, 8)>} : () -> tensor<?x8xf32>
@@ -47,7 +49,7 @@ func.func @wave_without_skew(%T: index, %x: tensor<?x8xf32>) {
 // -----
 
 // Right for tiles of one step and for the first steps of a tile only: found at the smallest size that shows it.
-func.func @tile_too_early(%T: index, %x: tensor<?x8xf32>) {
+func.func @main(%T: index, %x: tensor<?x8xf32>) {
   %s = "parc.system"(%T) ({
     %g = "parc.unknown"() {name = "G", shape = affine_map<()[T] -> (T, 8)>} : () -> tensor<?x8xf32>
     %h = "parc.unknown"() {name = "H", shape = affine_map<()[T] -> (T, 8)>} : () -> tensor<?x8xf32>
@@ -70,7 +72,8 @@ func.func @tile_too_early(%T: index, %x: tensor<?x8xf32>) {
 
 // -----
 
-func.func @no_schedule(%T: index, %x: tensor<?x8xf32>) {
+// An equation without a time.
+func.func @main(%T: index, %x: tensor<?x8xf32>) {
   %s = "parc.system"(%T) ({
     %h = "parc.unknown"() {name = "H", shape = affine_map<()[T] -> (T, 8)>} : () -> tensor<?x8xf32>
     // expected-error @below {{equation copy has no schedule}}
@@ -85,7 +88,8 @@ func.func @no_schedule(%T: index, %x: tensor<?x8xf32>) {
 
 // -----
 
-func.func @two_lengths(%T: index, %x: tensor<?x8xf32>) {
+// Times that cannot be compared.
+func.func @main(%T: index, %x: tensor<?x8xf32>) {
   %s = "parc.system"(%T) ({
     %g = "parc.unknown"() {name = "G", shape = affine_map<()[T] -> (T, 8)>} : () -> tensor<?x8xf32>
     %h = "parc.unknown"() {name = "H", shape = affine_map<()[T] -> (T, 8)>} : () -> tensor<?x8xf32>
@@ -108,7 +112,8 @@ func.func @two_lengths(%T: index, %x: tensor<?x8xf32>) {
 
 // -----
 
-func.func @unknown_distribution(%T: index, %x: tensor<?x8xf32>) {
+// A way to share the work that does not exist.
+func.func @main(%T: index, %x: tensor<?x8xf32>) {
   // expected-error @below {{a scheduled system has distribute = "units", "points" or "rows", not "columns"}}
   %s = "parc.system"(%T) ({
     %h = "parc.unknown"() {name = "H", shape = affine_map<()[T] -> (T, 8)>} : () -> tensor<?x8xf32>
@@ -124,7 +129,8 @@ func.func @unknown_distribution(%T: index, %x: tensor<?x8xf32>) {
 
 // -----
 
-func.func @points_without_owner(%T: index, %x: tensor<?x8xf32>) {
+// Points are shared among the threads, but by nothing that says how.
+func.func @main(%T: index, %x: tensor<?x8xf32>) {
   %s = "parc.system"(%T) ({
     %h = "parc.unknown"() {name = "H", shape = affine_map<()[T] -> (T, 8)>} : () -> tensor<?x8xf32>
     // expected-error @below {{equation copy needs an owner of one result: its system distributes points}}
@@ -141,7 +147,7 @@ func.func @points_without_owner(%T: index, %x: tensor<?x8xf32>) {
 // -----
 
 // In order, but by two workers with no barrier in between.
-func.func @two_owners_in_a_wave(%T: index, %x: tensor<?x8xf32>) {
+func.func @main(%T: index, %x: tensor<?x8xf32>) {
   %s = "parc.system"(%T) ({
     %g = "parc.unknown"() {name = "G", shape = affine_map<()[T] -> (T, 8)>} : () -> tensor<?x8xf32>
     %h = "parc.unknown"() {name = "H", shape = affine_map<()[T] -> (T, 8)>} : () -> tensor<?x8xf32>
@@ -165,7 +171,7 @@ func.func @two_owners_in_a_wave(%T: index, %x: tensor<?x8xf32>) {
 // -----
 
 // The sum over the rows needs all rows, of which every thread has a part only.
-func.func @rows_meet(%T: index, %x: tensor<?x4x4xf32>, %h0: tensor<4x4xf32>) {
+func.func @main(%T: index, %x: tensor<?x4x4xf32>, %h0: tensor<4x4xf32>) {
   %s = "parc.system"(%T) ({
     %h = "parc.unknown"() {name = "H", shape = affine_map<()[T] -> (T + 1, 4, 4)>} : () -> tensor<?x4x4xf32>
     "parc.boundary"(%h, %h0) {domain = affine_set<()[T] : (0 == 0)>, to = affine_map<()[T] -> (0)>,
@@ -186,7 +192,7 @@ func.func @rows_meet(%T: index, %x: tensor<?x4x4xf32>, %h0: tensor<4x4xf32>) {
 // -----
 
 // A read of what is nowhere, in a system whose times are in order.
-func.func @outside(%T: index, %x: tensor<?x8xf32>) {
+func.func @main(%T: index, %x: tensor<?x8xf32>) {
   %s = "parc.system"(%T) ({
     %h = "parc.unknown"() {name = "H", shape = affine_map<()[T] -> (T, 8)>} : () -> tensor<?x8xf32>
     "parc.equation"() ({

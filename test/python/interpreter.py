@@ -329,7 +329,7 @@ def _constant(op: ir.Operation) -> Value:
     if isinstance(attr, ir.DenseElementsAttr):
         element = type_.element_type
         if attr.is_splat:
-            return np.full(type_.shape, ir.Attribute(attr.get_splat_value()).value, dtype(element))
+            return np.full(type_.shape, attr.get_splat_value().maybe_downcast().value, dtype(element))
         return np.array(attr).astype(dtype(element)).reshape(type_.shape)
     if isinstance(type_, ir.IndexType):
         return int(attr.value)

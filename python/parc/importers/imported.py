@@ -79,6 +79,8 @@ class Imported:
     owner: nn.Module | None = None
     least: Mapping[str, int] = field(default_factory=dict)
     """Symbol -> its least value, where the program does not run at 0."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Symbol -> its value in the example call: the schedule is chosen for these, and right for all."""
     original: Original | None = None
     unsigned: frozenset[str] = frozenset()
     """Names of the inputs and results whose elements are unsigned integers: the IR's integers have no sign."""

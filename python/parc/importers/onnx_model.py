@@ -10,10 +10,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import google.protobuf.message
 import numpy as np
 import onnx
 import torch
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from torch import Tensor
 from torch_mlir import ir
@@ -86,7 +86,7 @@ def _load(path: str) -> ModelProto:
     try:
         model = onnx.load(path)
         onnx.checker.check_model(model)
-    except google.protobuf.message.DecodeError as e:
+    except DecodeError as e:
         raise CompileError("cannot be read as an ONNX model: the file is damaged or of another kind", path) from e
     except onnx.checker.ValidationError as e:
         raise CompileError(f"is not a valid ONNX model: {_first_line(e)}", path) from e

@@ -41,9 +41,7 @@ def specialise(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> ModelP
             break
     for node in static.graph.node:
         if any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):
-            raise CompileError(
-                f"node '{node.name}' ({node.op_type}) is not supported: its control flow depends on values"
-            )
+            raise CompileError(f"node '{node.name}' ({node.op_type}) is not supported: what runs depends on values")
     return static
 
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from itertools import combinations, islice
 
 import torch
-import torch.utils._pytree as pytree
 
 from parc.errors import CompileError
 from parc.importers.torch_model import Program
@@ -68,6 +67,15 @@ class InputShapes:
         values = {s.name: v for s, v in zip(self.symbols, sizes, strict=True)}
         return [tuple(e.at(values) for e in extents) for extents in self.extents]
 
+    def values(self, shapes: Sequence[Sequence[int]]) -> dict[str, int]:
+        """The symbols' values at given input shapes."""
+        found: dict[str, int] = {}
+        for extents, shape in zip(self.extents, shapes, strict=True):
+            for extent, size in zip(extents, shape, strict=True):
+                if extent.symbol is not None:
+                    found.setdefault(extent.symbol, (size - extent.offset) // extent.scale)
+        return found
+
     def trace_sizes(self) -> list[tuple[int, ...]]:
         """Values of the symbols to trace at: a base, one more of each symbol, and one held out to check against."""
         base = tuple(s.base for s in self.symbols)
@@ -111,7 +119,7 @@ def attempt(program: Program, shapes: Sequence[Sequence[int]], limit: int | None
         return program.record(shapes, limit=limit)
     except (TooLong, CompileError):
         raise
-    except Exception:  # whatever the user's program raises for a shape that it does not take
+    except Exception:  # noqa: BLE001 (whatever the program raises for a shape that it does not take)
         return None
     finally:
         log.setLevel(level)
@@ -292,7 +300,7 @@ class _Search:
         return InputShapes(tuple(symbols), rows)
 
     def _step(self, group: list[Slot], low: int) -> int | None:
-        """The least step in which this size can grow with result shapes that are affine in it; None when there is none."""
+        """The least step in which this size can grow with result shapes that are affine in it, if there is one."""
         first = self._try({})
         assert first is not None
         # A size is known to work at `low` and, where it was shrunk, at the example's value.

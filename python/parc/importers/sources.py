@@ -109,5 +109,7 @@ def _model_of(value: object) -> tuple[Callable[..., object], tuple[object, ...]]
     """The (model, example inputs) that a user's function returned."""
     model, example = value if isinstance(value, tuple) and len(value) == 2 else (value, ())
     if not callable(model):
-        raise CompileError(f"expected a model, or (model, example inputs); the function returned {type(value).__name__}")
+        raise CompileError(
+            f"expected a model, or (model, example inputs); the function returned {type(value).__name__}"
+        )
     return model, tuple(example) if isinstance(example, tuple | list) else (example,)

@@ -1,7 +1,7 @@
 """The shape of a nested value whose leaves are tensors: tuples, lists, dicts and whatever torch's pytree knows.
 
-    take((x, (h, c), None), ...)   for the template of   (Tensor, (Tensor, Tensor), None)   appends   x, h, c
-    fill(iter([y, h, c]))          does the reverse
+take((x, (h, c), None), ...)   for the template of   (Tensor, (Tensor, Tensor), None)   appends   x, h, c
+fill(iter([y, h, c]))          does the reverse
 """
 
 from collections.abc import Callable, Iterator
@@ -75,7 +75,7 @@ def _give(tree: object, values: Iterator[object]) -> object:
     if kind is Slot:
         return next(values)
     if kind is tuple or kind is list:
-        return kind(_give(inner, values) for inner in tree)  # type: ignore[attr-defined, call-arg]
+        return kind(_give(inner, values) for inner in tree)  # type: ignore[attr-defined]
     if kind is dict:
         return {key: _give(inner, values) for key, inner in tree.items()}  # type: ignore[attr-defined]
     if pytree.tree_is_leaf(tree):

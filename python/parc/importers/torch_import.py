@@ -53,6 +53,7 @@ def import_torch(
         parameters=dict(zip(parameters, first.captured, strict=True)),
         owner=program.module,
         least={symbol: _least(program, shapes, i) for i, symbol in enumerate(symbols)},
+        sizes=shapes.values([t.shape for t in program.examples]),
         original=_original(program, shapes),
         unsigned=frozenset(name for name, t in [*inputs.items(), *outputs.items()] if t.dtype is torch.uint8),
         mode_matters=program.module is not None and _mode_matters(program, program.module, shapes.at(sizes[0]), first),
@@ -97,7 +98,9 @@ def _record(program: Program, shapes: Sequence[Sequence[int]], known: Sequence[T
     except CompileError:
         raise
     except Exception as e:  # whatever the user's program raises
-        raise CompileError(f"the model fails at the input shapes {_shapes_text(program, shapes)}: {e}", user_line(e)) from e
+        raise CompileError(
+            f"the model fails at the input shapes {_shapes_text(program, shapes)}: {e}", user_line(e)
+        ) from e
     if known and len(recording.captured) != len(known):
         raise CompileError(
             "the model makes a new tensor outside of torch at every call (such as torch.from_numpy); make it once, "
@@ -145,7 +148,7 @@ def _original(program: Program, shapes: InputShapes) -> Original:
     names = [s.name for s in shapes.symbols]
 
     def run(tensors: Sequence[Tensor]) -> list[Tensor]:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), _one_thread():
             leaves = pytree.tree_leaves(program.call(tensors))
         return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
@@ -168,6 +171,17 @@ def _random(example: Tensor, shape: tuple[int, ...], generator: torch.Generator)
         return torch.zeros(shape, dtype=example.dtype)
     picks = torch.randint(example.numel(), shape, generator=generator)
     return example.detach().reshape(-1)[picks]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """At small sizes torch's threads only cost time, on a busy machine seconds."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _mode_matters(program: Program, module: nn.Module, shapes: Sequence[Sequence[int]], first: Recording) -> bool:

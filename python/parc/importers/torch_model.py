@@ -271,8 +271,8 @@ def _state_kept(module: nn.Module | None) -> Iterator[None]:
         ]  # fmt: skip
     if changed:
         raise CompileError(
-            f"the model changes its own attribute '{changed[0]}' while it runs; compiled programs have no side effects: "
-            "return the new value and pass it in at the next call"
+            f"the model changes its own attribute '{changed[0]}' while it runs; compiled programs have no side "
+            "effects: return the new value and pass it in at the next call"
         )
 
 

@@ -89,7 +89,7 @@ class Recorder(TorchDispatchMode):
     """The dispatch mode that builds the graph; real tensors that turn up become further placeholders."""
 
     def __init__(
-        self, fake: FakeTensorMode, inputs: Sequence[tuple[str, FakeTensor]], names: dict[int, str], limit: int | None
+        self, fake: FakeTensorMode, inputs: Sequence[tuple[str, Tensor]], names: dict[int, str], limit: int | None
     ) -> None:
         super().__init__()
         self.graph = fx.Graph()
@@ -154,7 +154,7 @@ class Recorder(TorchDispatchMode):
         # Literals get a node a use: the FX importer binds each get_attr node once.
         return self._literal(self._constants[id(fake)]) if id(fake) in self._constants else self._values.node(fake)
 
-    def _placeholder(self, name: str, tensor: FakeTensor) -> None:
+    def _placeholder(self, name: str, tensor: Tensor) -> None:
         last = next((n for n in reversed(self.graph.nodes) if n.op == "placeholder"), None)
         with self.graph.inserting_after(last):
             node = self.graph.placeholder(f"arg{len(self._placeholders)}")

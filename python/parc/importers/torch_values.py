@@ -42,7 +42,7 @@ class Values:
         self._cells: dict[int, _Cell] = {}  # holds the tensors too, so that their ids stay unique
 
     def define(self, tensor: Tensor, node: fx.Node, parent: Tensor | None = None, item: int | None = None) -> None:
-        """`node` holds the new `tensor`: a view of `parent` when given, the list operator's result `item` when given."""
+        """`node` holds the new `tensor`: a view of `parent`, the list operator's result `item`, when given."""
         source = self._cells[id(parent)] if parent is not None else None
         view = node.args[0] if item is not None else node
         self._cells[id(tensor)] = _Cell(

@@ -1,7 +1,7 @@
-"""How much work there is, and in how many steps: exact counts, as polynomials of the sizes where they have that form."""
+"""Exact numbers of points of sets, as polynomials of the sizes where they have that form."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import islpy as isl
@@ -12,26 +12,59 @@ from parc.poly.wavefront import Layer
 
 
 @dataclass(frozen=True, eq=False)
-class Count:
-    """The number of points in a union of sets."""
+class Part:
+    """Points of one set, each of which counts `weight` times."""
 
-    sets: tuple[isl.Set, ...]
-    """Disjoint parts."""
-    polynomial: isl.PwQPolynomial | None
-    """The number as a function of the symbols; None where a part is no box, so that only numbers are known."""
+    points: isl.Set
+    number: isl.PwQPolynomial | None
+    """How many there are as a function of the symbols; None where the set is no box."""
+    weight: isl.PwQPolynomial | None = None
+    """A function of the symbols; None for 1."""
+
+    def total(self) -> isl.PwQPolynomial | None:
+        """The weights of all points as a function of the symbols."""
+        return self.number if self.number is None or self.weight is None else self.number.mul(self.weight)
+
+
+@dataclass(frozen=True, eq=False)
+class Count:
+    """A sum over the points of sets."""
+
+    parts: tuple[Part, ...]
+
+    def __add__(self, other: "Count") -> "Count":
+        return Count(self.parts + other.parts)
+
+    def weighted(self, weight: isl.PwQPolynomial) -> "Count":
+        """The same with every point counted `weight` times, for a count that has no weights yet."""
+        return Count(tuple(replace(part, weight=weight) for part in self.parts))
 
     def at(self, sizes: Mapping[str, int]) -> int:
         """The number at given sizes of all symbols."""
-        return sum(points_at(s, sizes) for s in self.sets)
+        return sum(
+            points_at(part.points, sizes) * (1 if part.weight is None else _value(part.weight, sizes))
+            for part in self.parts
+        )
+
+    def formula(self, sizes: Mapping[str, int] | None = None) -> str:
+        """`T + 3`; by cases where no one formula holds, and only the one for `sizes` where they are given.
+
+        A single case stands without its condition: it is that there is anything at all. `?` where none is known.
+        """
+        if not self.parts:
+            return "0"
+        products = [product for part in self.parts if (product := part.total()) is not None]
+        if len(products) < len(self.parts):
+            return "?"
+        pieces = reduce(isl.PwQPolynomial.add, products).coalesce().get_pieces()
+        if sizes is not None:
+            pieces = [(where, q) for where, q in pieces if points_at(where, sizes)]
+        if len(pieces) < 2:
+            return _text(pieces[0][1]) if pieces else "0"
+        return " or ".join(f"{_text(q)} (if {_inside(str(where))})" for where, q in pieces)
 
     def __str__(self) -> str:
-        """`T + 3`, for sizes at which there is anything; by cases where no one formula holds; `?` where none is known."""
-        if self.polynomial is None:
-            return "?"
-        pieces = [(str(where), _formula(q)) for where, q in self.polynomial.get_pieces()]
-        if len(pieces) < 2:
-            return pieces[0][1] if pieces else "0"
-        return " or ".join(f"{formula} (if {_inside(where)})" for where, formula in pieces)
+        return self.formula()
 
 
 def points_at(points: isl.Set, sizes: Mapping[str, int]) -> int:
@@ -78,9 +111,14 @@ def steps(system: System) -> Count:
     return _union(_times(system.equations))
 
 
-def _times(equations: Iterable[Equation]) -> list[isl.Map]:
+def weighted_instances(domains: Iterable[tuple[isl.Set, isl.PwQPolynomial]]) -> Count:
+    """The points of sets, each with a weight of its own."""
+    return sum((_count([domain]).weighted(weight) for domain, weight in domains), Count(()))
+
+
+def _times(equations: Sequence[Equation]) -> list[isl.Map]:
     times = [e.time for e in equations if e.time is not None]
-    assert len(times) == len(list(equations)), "counted before it was scheduled"
+    assert len(times) == len(equations), "counted before it was scheduled"
     return times
 
 
@@ -97,27 +135,21 @@ def _union(maps: Iterable[isl.Map]) -> Count:
                 image, together = other.union(image).coalesce(), others + together
         classes = [*rest, (image, together)]
     whole = reduce(isl.Set.union, [image for image, _ in classes]).coalesce()
-    if (polynomial := _box(whole)) is not None:
-        return Count((whole,), polynomial)
-    parts = [_image(image, together) for image, together in classes]
-    return Count(tuple(image for image, _ in classes), _sum([p for _, p in zip(classes, parts, strict=True)]))
+    if (number := _box(whole)) is not None:
+        return Count((Part(whole, number),))
+    return Count(tuple(Part(image, _image(image, together)) for image, together in classes))
 
 
 def _image(image: isl.Set, maps: Sequence[isl.Map]) -> isl.PwQPolynomial | None:
-    if (polynomial := _box(image)) is not None:
-        return polynomial
+    if (number := _box(image)) is not None:
+        return number
     # An image that is no box (time in tiles) has as many points as the domain that is mapped onto it one to one.
     whole = [m for m in maps if m.is_injective() and m.range().is_equal(image)]
     return _box(whole[0].domain()) if whole else None
 
 
 def _count(sets: Sequence[isl.Set]) -> Count:
-    return Count(tuple(sets), _sum([_box(s) for s in sets]))
-
-
-def _sum(parts: Sequence[isl.PwQPolynomial | None]) -> isl.PwQPolynomial | None:
-    known = [p for p in parts if p is not None]
-    return reduce(isl.PwQPolynomial.add, known).coalesce() if known and len(known) == len(parts) else None
+    return Count(tuple(Part(s, _box(s)) for s in sets))
 
 
 def _box(points: isl.Set) -> isl.PwQPolynomial | None:
@@ -125,19 +157,21 @@ def _box(points: isl.Set) -> isl.PwQPolynomial | None:
     rank = points.dim(SET)
     plain = points.reset_tuple_id() if points.has_tuple_name() else points
     box = isl.Set.universe(plain.get_space()).intersect_params(plain.params())
-    polynomial = isl.PwQPolynomial.from_pw_aff(
-        isl.PwAff.from_aff(
-            isl.Aff.zero_on_domain(isl.LocalSpace.from_space(plain.params().get_space())).add_constant_val(isl.Val(1))
-        )
-    ).intersect_params(plain.params())
+    one = isl.Aff.zero_on_domain(isl.LocalSpace.from_space(plain.params().get_space())).add_constant_val(isl.Val(1))
+    number = isl.PwQPolynomial.from_pw_aff(isl.PwAff.from_aff(one)).intersect_params(plain.params())
     for i in range(rank):
         box = box.intersect(plain.eliminate(SET, 0, i).eliminate(SET, i + 1, rank - i - 1))
         length = plain.dim_max(i).sub(plain.dim_min(i)).add_constant_val(isl.Val(1))
-        polynomial = polynomial.mul(isl.PwQPolynomial.from_pw_aff(length))
-    return polynomial.coalesce() if box.is_subset(plain) else None
+        number = number.mul(isl.PwQPolynomial.from_pw_aff(length))
+    return number.coalesce() if box.is_subset(plain) else None
 
 
-def _formula(polynomial: isl.QPolynomial) -> str:
+def _value(polynomial: isl.PwQPolynomial, sizes: Mapping[str, int]) -> int:
+    names = [polynomial.get_domain_space().get_dim_name(PARAM, i) for i in range(polynomial.dim(PARAM))]
+    return int(polynomial.eval_with_dict({name: sizes[name] for name in names}))
+
+
+def _text(polynomial: isl.QPolynomial) -> str:
     """A polynomial with its constant last: `2*T + floor((7 + T)/8) + 3`."""
     space = polynomial.get_domain_space()
     names = [space.get_dim_name(PARAM, i) for i in range(space.dim(PARAM))]
@@ -154,7 +188,8 @@ def _formula(polynomial: isl.QPolynomial) -> str:
 def _factors(term: isl.Term, names: Sequence[str]) -> list[str]:
     div = isl.dim_type.div
     powers = [(name, term.get_exp(PARAM, i)) for i, name in enumerate(names)]
-    powers += [(f"floor({_inside(str(term.get_div(i))).strip('[]')})", term.get_exp(div, i)) for i in range(term.dim(div))]
+    for i in range(term.dim(div)):
+        powers.append((f"floor({_inside(str(term.get_div(i))).strip('[]')})", term.get_exp(div, i)))
     return [name if power == 1 else f"{name}^{power}" for name, power in powers if power]
 
 

@@ -88,7 +88,7 @@ def _definitions(system: System, array: str) -> list[tuple[str, Access]]:
 
 
 def _check_defined_once(definitions: list[tuple[str, Access]]) -> None:
-    for who, access in definitions:
+    for _, access in definitions:
         if not access.relation.is_injective():
             same = access.relation.apply_range(access.relation.reverse())
             first, second = first_pair(same.subtract(isl.Map.identity(same.get_space())))
@@ -98,15 +98,15 @@ def _check_defined_once(definitions: list[tuple[str, Access]]) -> None:
                 f"{element.element} is defined twice{element.at_sizes}: by {first.instance} and by {second.instance}",
                 access.op.location,
             )
-    for (who, first), (other, second) in combinations(definitions, 2):
-        twice = first.relation.range().intersect(second.relation.range())
-        if not twice.is_empty():
-            element = first_point(twice)
-            where = source_line(first.op.location)
+    for (one, access), (other, again) in combinations(definitions, 2):
+        common = access.relation.range().intersect(again.relation.range())
+        if not common.is_empty():
+            element = first_point(common)
+            where = source_line(access.op.location)
             raise CompileError(
-                f"{element.element} is defined twice{element.at_sizes}: by {who}{f' ({where})' if where else ''}"
-                f" and by {other}; twice: {twice}",
-                second.op.location,
+                f"{element.element} is defined twice{element.at_sizes}: by {one}{f' ({where})' if where else ''}"
+                f" and by {other}; twice: {common}",
+                again.op.location,
             )
 
 

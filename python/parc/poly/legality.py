@@ -5,10 +5,16 @@ from collections.abc import Sequence
 import islpy as isl
 
 from parc.errors import CompileError
-from parc.poly.dependences import Dependence, dependences
+from parc.poly.dependences import Dependence, check_system, dependences
 from parc.poly.example import Point, first_pair, first_point
 from parc.poly.model import Equation, System
 from parc.poly.rows import mixed_rows
+
+
+def verify(system: System) -> None:
+    """Raise CompileError unless the system is well formed and its schedule keeps every dependence."""
+    check_system(system)
+    check_schedule(system)
 
 
 def check_schedule(system: System, flow: Sequence[Dependence] | None = None) -> None:

@@ -5,7 +5,7 @@ Instances live in spaces named after their equation (`cell0[t]`), array elements
 indices: as many as the most detailed access to it uses.  An access with fewer indices touches all elements below it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import islpy as isl
@@ -83,6 +83,8 @@ class System:
     strategy: str
     why: str
     """Why it was scheduled so; empty where nothing is said."""
+    planned_for: Mapping[str, int]
+    """The sizes that its schedule was chosen for; empty where nothing is said."""
     op: ir.Operation
 
     def equation(self, name: str) -> Equation:
@@ -148,6 +150,7 @@ class _Builder:
             distribute=_text(self.system, "distribute"),
             strategy=_text(self.system, "strategy"),
             why=_text(self.system, "why"),
+            planned_for=_sizes(self.system),
             op=self.system,
         )
 
@@ -292,6 +295,12 @@ def _name(op: ir.Operation) -> str:
 
 def _text(op: ir.Operation, key: str) -> str:
     return ir.StringAttr(op.attributes[key]).value if key in op.attributes else ""
+
+
+def _sizes(op: ir.Operation) -> dict[str, int]:
+    if "planned_for" not in op.attributes:
+        return {}
+    return {named.name: ir.IntegerAttr(named.attr).value for named in ir.DictAttr(op.attributes["planned_for"])}
 
 
 def _is_symbol(attributes: ir.DictAttr) -> bool:

@@ -116,16 +116,16 @@ def _no_order(system: System, flow: Sequence[Dependence]) -> CompileError:
     """What to say of a system for which no order was found."""
     cycle = find_cycle(system, flow)
     if cycle is None:
-        names = ", ".join(e.name for e in system.equations)
-        return CompileError(f"no affine order of {names} was found", system.op.location)
+        everything = ", ".join(e.name for e in system.equations)
+        return CompileError(f"no affine order of {everything} was found", system.op.location)
     names = list(dict.fromkeys(point.name for point, _ in cycle))
     arrays = ", ".join(dict.fromkeys(array for _, array in cycle))
-    first = cycle[0][0]
+    start = cycle[0][0]
     who = (
         f"the equation {names[0]} has no order, it needs itself through {arrays}"
         if len(names) == 1
         else f"the equations {', '.join(names)} have no order, they need each other through {arrays}"
     )
     steps = " needs ".join(point.instance for point, _ in cycle)
-    location = system.equation(first.name).op.location
-    return CompileError(f"{who}: {steps} needs {first.instance}{first.at_sizes}", location)
+    location = system.equation(start.name).op.location
+    return CompileError(f"{who}: {steps} needs {start.instance}{start.at_sizes}", location)

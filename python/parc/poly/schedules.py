@@ -122,7 +122,7 @@ def _waves(layers: Sequence[Layer]) -> _Times:
 
 
 def _tiled_waves(system: System, dependences: Sequence[Dependence], layers: Sequence[Layer], tile: int) -> _Times:
-    """Waves of tiles: those of one layer come in order, and a layer's tile after those of other layers that it reads."""
+    """Waves of tiles: a layer's tiles come in order, each after the tiles of other layers that it reads."""
     times = {name: time for layer in layers for name, time in layer.local.items()}
     shifts = _tile_shifts(system, dependences, layers, times, tile)
     if shifts is None:

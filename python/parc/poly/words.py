@@ -10,7 +10,7 @@ from parc.poly.model import System
 
 
 def needs(system: System, flow: Sequence[Dependence]) -> tuple[str, ...]:
-    """One sentence for each equation that needs others; points that are one only, such as a last step, by their indices."""
+    """One sentence for each equation that needs others; a single point, such as a last step, with its indices."""
     sentences: dict[str, list[str]] = {}
     for dependence in flow:
         sink, source = _ends(system, dependence.relation.gist_params(system.context))

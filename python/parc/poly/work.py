@@ -1,13 +1,16 @@
 """How much one point of an equation computes and touches, from the operations of its body."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from math import prod
 
+import islpy as isl
 from torch_mlir import ir
 from torch_mlir.dialects import linalg
 
-from parc.poly.count import points_at
+from parc.poly.affine import instance_space, to_aff
+from parc.poly.count import Count, points_at, weighted_instances
 from parc.poly.model import Equation, System
 
 _TRANSCENDENTAL = 0.13e-9
@@ -37,35 +40,81 @@ def measure(system: System, sizes: Mapping[str, int]) -> dict[str, Work]:
     return {e.name: _measure(system, e, sizes) for e in system.equations}
 
 
+def multiply_adds(system: System) -> Count:
+    """Multiplications with an addition, of all matrix products of a system; needs a current MLIR context."""
+    space = instance_space(system.symbols, "", ()).params()
+    weighted = []
+    for equation in system.equations:
+        tile = _tile(system, equation)
+        products = [_loop_extents(op, tile) for op in _operations(equation) if _is_product(op)]
+        numbers = [reduce(isl.PwQPolynomial.mul, [_polynomial(e, space) for e in extents]) for extents in products]
+        if numbers:
+            weighted.append((equation.domain, reduce(isl.PwQPolynomial.add, numbers)))
+    return weighted_instances(weighted)
+
+
 def _measure(system: System, equation: Equation, sizes: Mapping[str, int]) -> Work:
-    write = equation.writes[0]
-    shape = system.unknown(write.array).op.attributes["shape"].value.results
     values = [sizes[s] for s in system.symbols]
-    tile = [_evaluate(e, values) for e in shape[len(write.op.attributes["at"].value.results) :]]
-    rows = prod(tile[:-1])
+    tile = _tile(system, equation)
+
+    def number(extents: Sequence[ir.AffineExpr]) -> int:
+        return prod(_evaluate(e, values) for e in extents)
+
+    def bytes_of(value: ir.Value) -> int:
+        return number(_shape(value, tile)) * _element_bytes(value)
+
     flops, weights, pointwise = 0.0, 0, 0.0
     computed: set[ir.Value] = set()
-    for op in (o.operation for o in equation.op.regions[0].blocks[0].operations):
+    for op in _operations(equation):
         if op.name == "parc.read" or computed.intersection(op.operands):
             computed.update(op.results)
-        if op.name.startswith("linalg.") and linalg.isa_contraction_op(op):
-            extents = _loop_extents(op, rows)
-            flops += 2.0 * prod(extents)
-            weights += sum(_bytes(v, rows) for v in list(op.operands)[:-1] if v not in computed)
+        if _is_product(op):
+            flops += 2.0 * number(_loop_extents(op, tile))
+            weights += sum(bytes_of(v) for v in list(op.operands)[:-1] if v not in computed)
         elif op.name != "parc.read" and computed.intersection(op.operands):
-            pointwise += sum(_elements(v, rows) for v in op.results) * _seconds_per_element(op)
-    bytes_ = prod(tile) * _element_bytes(write.op.operands[0])
-    return Work(points_at(equation.domain, sizes), rows, flops, weights, bytes_, pointwise)
+            pointwise += sum(number(_shape(v, tile)) for v in op.results) * _seconds_per_element(op)
+    return Work(
+        points=points_at(equation.domain, sizes),
+        rows=number(tile[:-1]),
+        flops=flops,
+        weights=weights,
+        written=number(tile) * _element_bytes(equation.writes[0].op.operands[0]),
+        pointwise=pointwise,
+    )
 
 
-def _loop_extents(op: ir.Operation, rows: int) -> list[int]:
+def _operations(equation: Equation) -> Iterator[ir.Operation]:
+    return (op.operation for op in equation.op.regions[0].blocks[0].operations)
+
+
+def _is_product(op: ir.Operation) -> bool:
+    return op.name.startswith("linalg.") and bool(linalg.isa_contraction_op(op))
+
+
+def _tile(system: System, equation: Equation) -> list[ir.AffineExpr]:
+    """The extents of the tile that an equation defines, as functions of the symbols."""
+    write = equation.writes[0]
+    shape = system.unknown(write.array).op.attributes["shape"].value.results
+    return list(shape[len(write.op.attributes["at"].value.results) :])
+
+
+def _loop_extents(op: ir.Operation, tile: Sequence[ir.AffineExpr]) -> list[ir.AffineExpr]:
     """The extents of the loops of a linalg operation."""
-    extents: dict[int, int] = {}
+    extents: dict[int, ir.AffineExpr] = {}
     for map_, operand in zip(linalg.get_indexing_maps(op), op.operands, strict=True):
-        for expr, extent in zip(map_.value.results, _shape(operand, rows), strict=True):
+        for expr, extent in zip(map_.value.results, _shape(operand, tile), strict=True):
             if isinstance(expr, ir.AffineDimExpr):
-                extents[expr.position] = extent
+                extents.setdefault(expr.position, extent)
     return list(extents.values())
+
+
+def _polynomial(expr: ir.AffineExpr, space: isl.Space) -> isl.PwQPolynomial:
+    """The isl form of an expression of the symbols, which may have products of them."""
+    expr = expr.maybe_downcast()
+    if isinstance(expr, ir.AffineAddExpr | ir.AffineMulExpr):
+        left, right = _polynomial(expr.lhs, space), _polynomial(expr.rhs, space)
+        return left.add(right) if isinstance(expr, ir.AffineAddExpr) else left.mul(right)
+    return isl.PwQPolynomial.from_pw_aff(isl.PwAff.from_aff(to_aff(expr, space)))
 
 
 def _seconds_per_element(op: ir.Operation) -> float:
@@ -74,20 +123,15 @@ def _seconds_per_element(op: ir.Operation) -> float:
     return sum(_TRANSCENDENTAL if n.startswith("math.") else _SIMPLE for n in names)
 
 
-def _shape(value: ir.Value, rows: int) -> list[int]:
-    """The extents of a tensor; a dynamic one is taken for the rows. Empty for a scalar."""
+def _shape(value: ir.Value, tile: Sequence[ir.AffineExpr]) -> list[ir.AffineExpr]:
+    """The extents of a tensor; a dynamic one is taken for that of the tile at its place. Empty for a scalar."""
     if not isinstance(value.type, ir.RankedTensorType):
         return []
     type_ = ir.RankedTensorType(value.type)
-    return [rows if type_.is_dynamic_dim(i) else type_.get_dim_size(i) for i in range(type_.rank)]
-
-
-def _elements(value: ir.Value, rows: int) -> int:
-    return prod(_shape(value, rows))
-
-
-def _bytes(value: ir.Value, rows: int) -> int:
-    return _elements(value, rows) * _element_bytes(value)
+    constant = ir.AffineExpr.get_constant
+    # A tensor with fewer dimensions lacks leading ones; what has more of them has one row there.
+    padded = [constant(1)] * (type_.rank - len(tile)) + list(tile[max(0, len(tile) - type_.rank) :])
+    return [padded[i] if type_.is_dynamic_dim(i) else constant(type_.get_dim_size(i)) for i in range(type_.rank)]
 
 
 def _element_bytes(value: ir.Value) -> int:

@@ -88,7 +88,8 @@ def _process(chunk: bytes | None, request: Request) -> bytes:
         if chunk is None:
             from parc.importers import import_path  # imports torch, which IR input does without
 
-            module = import_path(request.input, context, dialect="torch" if request.emit == "torch" else "linalg")
+            stage = "torch" if request.emit == "torch" else "linalg"
+            module = import_path(request.input, context, stage=stage).module
         else:
             # MLIR takes bytes for bytecode or text without a copy, but only with the right type.
             module = ir.Module.parse(chunk if chunk.startswith(_BYTECODE) else chunk.decode(), context)
