@@ -1,5 +1,6 @@
 """Recurrent cells as people write them: plain Python loops over time and layers."""
 
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -32,7 +33,7 @@ class LstmLoop(nn.Module):
             outputs.append(y)
         return torch.stack(outputs)
 
-    def cell(self, gates: Tensor, c: Tensor, layer: int) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+    def cell(self, gates: Tensor, c: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """The new output and memory."""
         i, f, o, g = gates.chunk(4, dim=1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
@@ -67,11 +68,11 @@ class Shape(NamedTuple):
 
     @staticmethod
     def parse(text: str) -> "Shape":
-        """`L,T,B,H` as a shape; ValueError when it is not four positive numbers."""
-        sizes = [int(part) for part in text.split(",")]
-        if len(sizes) != 4 or min(sizes) < 1:
-            raise ValueError(f"a shape is four positive numbers L,T,B,H, not '{text}'")
-        return Shape(*sizes)
+        """`L,T,B,H` as a shape; an argument's error when it is not four positive numbers."""
+        parts = text.split(",")
+        if len(parts) != 4 or not all(part.isdigit() and int(part) for part in parts):
+            raise ArgumentTypeError(f"a shape is four positive numbers L,T,B,H, not '{text}'")
+        return Shape(*map(int, parts))
 
 
 def library_models(shape: Shape) -> Sequence[nn.Module]:

@@ -20,8 +20,8 @@ from parc.runtime.team import usable_cpus
 ABSOLUTE, RELATIVE = 2e-5, 1e-4
 """How far results may be from eager's: float32 sums in another order, carried through thousands of steps."""
 
-_SETTLE_SECONDS = 0.003
-"""Threads of an OpenMP runtime spin that long after a call; whoever is timed next would share the cores with them."""
+_SETTLE_SECONDS = 0.015
+"""PyTorch's OpenMP threads spin for up to 10 ms after a call; whoever is timed next would share the cores with them."""
 
 
 class ResultsDiffer(Exception):
@@ -81,9 +81,7 @@ class Timing:
         return [r / p for r, p in zip(self.seconds[reference], self.seconds[program], strict=True)]
 
 
-def time_in_turns(
-    programs: Mapping[str, Callable[[], object]], *, rounds: int, calls_seconds: float = 0.02
-) -> Timing:
+def time_in_turns(programs: Mapping[str, Callable[[], object]], *, rounds: int, calls_seconds: float = 0.02) -> Timing:
     """Time the programs in turns, so that a change in the machine's speed hits all of them.
 
     In a round each program runs once untimed (its weights come back into the caches, its threads wake) and then for
@@ -140,7 +138,9 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Aligned text: the first column to the left, the others to the right."""
     widths = [max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
     lines = [
-        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
         for row in [columns, *rows]
     ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])

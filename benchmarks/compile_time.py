@@ -2,9 +2,9 @@
 """Time the compile of a Python loop over time and layers, and show that one compile serves every size.
 
 Part 1 compiles a stack of hand-written LSTM cells from examples of different lengths, each in a new process.  The time
-is that of `import parc`, `parc.compile` (which compares the compiled program with the original) and the first call
-at the example's length; only the import of torch is left out.  Part 2 compiles once more and calls the result at many lengths and
-batch sizes; every result is compared with eager PyTorch, and the compiles are counted.
+is that of `import parc`, `parc.compile` (which compares the compiled program with the original) and the first call at
+the example's length; only the import of torch is left out.  Part 2 compiles once more and calls the result at many
+lengths and batch sizes: every result is compared with eager PyTorch, and the compiles are counted.
 """
 
 import argparse
@@ -143,8 +143,9 @@ def measure(compiler: str, shape: Shape) -> dict[str, float]:
 
 def serve(shape: Shape, lengths: Sequence[int], batches: Sequence[int]) -> Served:
     """Compile once and call at all lengths and batches, in no particular order; `ResultsDiffer` for a wrong result."""
-    import parc
     from common import check_equal
+
+    import parc
 
     model = LstmLoop(shape.layers, shape.hidden)
     sizes = list(itertools.product(lengths, batches))
@@ -209,14 +210,47 @@ def _row(compiler: str, steps: int, options: argparse.Namespace) -> CompileTime 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="compile_time.py", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="compile_time.py",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--steps", type=int, action="append", metavar="T", help="a length of the example; may be repeated (default 64 and 4096)")
-    parser.add_argument("--shape", type=Shape.parse, default=Shape(4, 1, 4, 64), metavar="L,T,B,H", help="layers, batch and hidden units; T is taken from --steps (default 4,1,4,64)")
-    parser.add_argument("--repeat", type=int, default=3, help="processes for each length; their median counts (default 3)")
-    parser.add_argument("--torch-compile", type=int, action="append", metavar="T", help="also time torch.compile at this length; may be repeated")
-    parser.add_argument("--time-limit", type=float, default=180, metavar="SECONDS", help="give up on a process that takes longer (default 180)")
-    parser.add_argument("--quick", action="store_true", help="short lengths, few sizes, one process each: whether all of it works, not how fast it is")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        action="append",
+        metavar="T",
+        help="a length of the example; may be repeated (default 64 and 4096)",
+    )
+    parser.add_argument(
+        "--shape",
+        type=Shape.parse,
+        default=Shape(4, 1, 4, 64),
+        metavar="L,T,B,H",
+        help="layers, batch and hidden units; T is taken from --steps (default 4,1,4,64)",
+    )
+    parser.add_argument(
+        "--repeat", type=int, default=3, help="processes for each length; their median counts (default 3)"
+    )
+    parser.add_argument(
+        "--torch-compile",
+        type=int,
+        action="append",
+        metavar="T",
+        help="also time torch.compile at this length; may be repeated",
+    )
+    parser.add_argument(
+        "--time-limit",
+        type=float,
+        default=180,
+        metavar="SECONDS",
+        help="give up on a process that takes longer (default 180)",
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="short lengths, few sizes, one process each: whether all of it works, not how fast it is",
+    )
     parser.add_argument("--markdown", metavar="FILE", help="write the table as Markdown; - for stdout")
     parser.add_argument("--json", metavar="FILE", help="write machine and results as JSON; - for stdout")
     parser.add_argument("--worker", choices=("parc", "torch.compile"), help=argparse.SUPPRESS)

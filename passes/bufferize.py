@@ -6,6 +6,7 @@ from torch_mlir import ir
 from torch_mlir.dialects import func, memref
 
 from parc.codegen.irtools import defining_op, entry_functions, run_pipeline, walk
+from parc.codegen.sizes import name_argument_sizes
 from parc.errors import CompileError
 from parc.passbase import Pass
 
@@ -14,7 +15,8 @@ BUFFERIZE = (
     "eliminate-empty-tensors,"
     "one-shot-bufferize{bufferize-function-boundaries function-boundary-type-conversion=identity-layout-map"
     " unknown-type-conversion=identity-layout-map allow-unknown-ops},"
-    "resolve-ranked-shaped-type-result-dims,canonicalize,cse"
+    # Sizes of copies and of joined tensors are taken from views: say them in terms of the views' sources.
+    "resolve-shaped-type-result-dims"
 )
 
 
@@ -40,6 +42,9 @@ class Bufferize(Pass):
             for function in functions:
                 _forbid_writes(function)
             run_pipeline(module, BUFFERIZE, self.name)
+            for function in functions:
+                name_argument_sizes(function)
+            run_pipeline(module, "canonicalize,cse", self.name)
             _refuse_tensors(module)
             for function in functions:
                 _results_to_arguments(function)

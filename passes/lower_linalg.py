@@ -35,7 +35,7 @@ class LowerLinalg(Pass):
                     with ir.InsertionPoint(copy), copy.location:
                         linalg.copy(source, outs=[destination])
                 copy.operation.erase()
-            run_pipeline(module, "linalg-generalize-named-ops", self.name)
+            run_pipeline(module, "linalg-generalize-named-ops,math-expand-ops{ops=fpowi}", self.name)
             target = VectorTarget.host()
             for op in walk(module.operation, "linalg.generic"):
                 vectorize(op, target)

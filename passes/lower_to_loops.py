@@ -8,8 +8,9 @@ import islpy as isl
 from torch_mlir import ir
 from torch_mlir.dialects import arith, bufferization, func, memref, scf
 
+from parc.codegen.analysis import analyse_cell
 from parc.codegen.arrays import Array, indices, slope
-from parc.codegen.cell import Cell, KernelOperand, analyse_cell
+from parc.codegen.cell import Cell, KernelOperand
 from parc.codegen.general import GeneralEquation
 from parc.codegen.irtools import defining_op, find_function, walk
 from parc.codegen.kernel import Kernel, VectorTarget, emit_kernel

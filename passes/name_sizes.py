@@ -13,8 +13,8 @@ from parc.codegen.irtools import (
     insert_arguments,
     run_pipeline,
     symbol_arguments,
-    walk,
 )
+from parc.codegen.sizes import name_argument_sizes
 from parc.errors import CompileError
 from parc.passbase import Pass
 
@@ -46,7 +46,7 @@ class NameSizes(Pass):
             _name_unnamed_arguments(main)
             unnamed = _return_sizes(main)
             run_pipeline(module, "resolve-shaped-type-result-dims", self.name)
-            _replace_argument_dims(main)
+            name_argument_sizes(main)
             run_pipeline(module, "canonicalize,cse", self.name)
             _name_results(main, unnamed)
 
@@ -86,30 +86,6 @@ def _name_unnamed_arguments(main: func.FuncOp) -> None:
 
 def _items(attributes: ir.Attribute) -> list[tuple[str, ir.Attribute]]:
     return [(named.name, named.attr) for named in ir.DictAttr(attributes)]
-
-
-def _replace_argument_dims(main: func.FuncOp) -> None:
-    """`tensor.dim` of an argument -> an affine function of the symbols."""
-    symbols = symbol_arguments(main)
-    shapes = {}
-    for argument, attribute in zip(main.arguments, main.arg_attrs, strict=True):
-        dictionary = ir.DictAttr(attribute)
-        if "parc.shape" in dictionary:
-            shapes[argument] = ir.AffineMapAttr(dictionary["parc.shape"]).value
-    for op in walk(main, "tensor.dim"):
-        source, position = op.operation.operands
-        dimension = constant_int(position)
-        if source not in shapes or dimension is None:
-            continue
-        shape = shapes[source]
-        extent = shape.results[dimension]
-        with ir.InsertionPoint(op), op.location:
-            if isinstance(extent, ir.AffineSymbolExpr):
-                size = symbols[extent.position]
-            else:
-                size = affine.AffineApplyOp(ir.AffineMap.get(0, shape.n_symbols, [extent]), symbols).result
-        op.operation.results[0].replace_all_uses_with(size)
-        op.operation.erase()
 
 
 def _return_sizes(main: func.FuncOp) -> list[int]:

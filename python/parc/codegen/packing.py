@@ -34,12 +34,15 @@ class Layout:
 
 
 def pack(weight: ir.Value, layout: Layout) -> ir.Value:
-    """Pack a `[..., K, N]` tensor (static shape) at the current insertion point; returns a flat rank-1 tensor.
+    """Pack a `[..., K, N]` or `[K]` tensor (static shape) at the current insertion point; returns a flat rank-1 tensor.
 
     Leading dimensions stay outermost: the matrix at linear leading index i starts at element `i * layout.size`.
     """
     type_ = ir.RankedTensorType(weight.type)
     element, shape, rank = type_.element_type, list(type_.shape), type_.rank
+    if rank == 1:
+        shape, rank = [*shape, 1], 2
+        weight = _expand(weight, [[0, 1]], shape)
     matrices = 1
     for extent in shape[:-2]:
         matrices *= extent

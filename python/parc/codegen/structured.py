@@ -24,8 +24,8 @@ from parc.codegen.microkernel import PANEL_VECTORS, VectorTarget
 
 # Narrower strips are not worth a vector.
 _LEAST_EXTENT = 4
-# Lanes behind the end of a masked strip divide by zero.
-_MAY_TRAP = ("divsi", "divui", "remsi", "remui", "ceildivsi", "ceildivui", "floordivsi")
+# Lanes behind the end of a masked strip may divide by zero; powers of integers have one exponent for all lanes.
+_SCALAR_ONLY = ("divsi", "divui", "remsi", "remui", "ceildivsi", "ceildivui", "floordivsi", "fpowi")
 # Operations that combine the lanes of one vector: the kind's name, and the value that changes nothing.
 _COMBINE: dict[str, tuple[str, Callable[[ir.Type], float | int]]] = {
     "arith.addf": ("add", lambda _: -0.0),
@@ -188,7 +188,7 @@ def _analyse_body(lanes: _Lanes, walks: Sequence[bool | None]) -> bool:
 
 def _has_vector_form(op: ir.Operation) -> bool:
     dialect, _, name = op.name.partition(".")
-    if dialect not in ("arith", "math") or len(op.regions) or name in _MAY_TRAP:
+    if dialect not in ("arith", "math") or len(op.regions) or name in _SCALAR_ONLY:
         return False
     return all(isinstance(r.type, ir.FloatType | ir.IntegerType | ir.IndexType) for r in op.results)
 

@@ -16,7 +16,7 @@ import torch
 
 from parc.errors import CompileError
 from parc.importers.torch_model import Program
-from parc.importers.torch_trace import Recording, TooLong, user_line
+from parc.importers.torch_trace import Run, TooLong, user_line
 
 # Sizes of the first trace: long enough for a loop to show its steady state.
 _TIME_BASE, _OTHER_BASE = 4, 2
@@ -110,13 +110,13 @@ def inferred(program: Program) -> InputShapes:
     return _Search(program).run()
 
 
-def attempt(program: Program, shapes: Sequence[Sequence[int]], limit: int | None = None) -> Recording | None:
-    """A recording at these shapes, or None when the program rejects them; `TooLong` and `CompileError` pass through."""
+def attempt(program: Program, shapes: Sequence[Sequence[int]], limit: int | None = None) -> Run | None:
+    """A run at these shapes, or None when the program rejects them; `TooLong` and `CompileError` pass through."""
     log = logging.getLogger("torch._subclasses.fake_tensor")
     level = log.level
     log.setLevel(logging.CRITICAL)  # rejected shapes are no errors here
     try:
-        return program.record(shapes, limit=limit)
+        return program.rehearse(shapes, limit)
     except (TooLong, CompileError):
         raise
     except Exception:  # noqa: BLE001 (whatever the program raises for a shape that it does not take)
@@ -125,7 +125,7 @@ def attempt(program: Program, shapes: Sequence[Sequence[int]], limit: int | None
         log.setLevel(level)
 
 
-def _with_bases(shapes: InputShapes, attempt: Callable[[list[tuple[int, ...]]], Recording | None]) -> InputShapes:
+def _with_bases(shapes: InputShapes, attempt: Callable[[list[tuple[int, ...]]], Run | None]) -> InputShapes:
     """Raise the symbols' bases until the program runs; the time-like ones get a longer one."""
     base = [s.base for s in shapes.symbols]
     for _ in range(8):
@@ -163,7 +163,7 @@ class _Search:
         }
         self._now = dict(self._example)
         self._widths = {size for p in program.parameters.values() for size in p.shape}
-        self._trials: dict[tuple[int, ...], Recording | TooLong | None] = {}
+        self._trials: dict[tuple[int, ...], Run | TooLong | None] = {}
 
     def run(self) -> InputShapes:
         moved = self._shrink() | self._grow()
@@ -172,7 +172,7 @@ class _Search:
         groups = self._couple(sorted(moved))
         return self._name(groups)
 
-    def _try(self, change: Mapping[Slot, int], limit: int | None = None) -> Recording | None:
+    def _try(self, change: Mapping[Slot, int], limit: int | None = None) -> Run | None:
         sizes = self._now | dict(change)
         key = tuple(sizes.values())
         if key not in self._trials:
@@ -316,7 +316,7 @@ class _Search:
                 return step
         return None
 
-    def _holds_far(self, group: list[Slot], low: int, step: int, runs: dict[int, Recording]) -> bool:
+    def _holds_far(self, group: list[Slot], low: int, step: int, runs: dict[int, Run]) -> bool:
         """Whether a size as long as the example's still fits, for one that seems to add no operations."""
         count = len(runs[0].operations)
         if len(runs[1].operations) != count:
@@ -330,7 +330,7 @@ class _Search:
 
     def _explain_failure(self) -> None:
         try:
-            self._program.record([tuple(t.shape) for t in self._program.examples])
+            self._program.rehearse([tuple(t.shape) for t in self._program.examples])
         except CompileError:
             raise
         except Exception as e:
@@ -363,12 +363,12 @@ def _together(group: list[Slot]) -> Iterator[tuple[Slot, ...]]:
             yield from combinations(group, size)
 
 
-def _shapes(recording: Recording) -> list[tuple[int, ...]]:
+def _shapes(run: Run) -> list[tuple[int, ...]]:
     """The shapes of the results."""
-    return [tuple(node.meta["val"].shape) for node in recording.graph.graph.output_node().args[0]]  # type: ignore[union-attr]
+    return [tuple(t.shape) for t in run.results]
 
 
-def _affine(runs: Mapping[int, Recording]) -> bool:
+def _affine(runs: Mapping[int, Run]) -> bool:
     """Whether counts of operations, and all shapes that can be compared, are affine in the runs' keys (0, 1, ...)."""
     counts = [len(r.operations) for r in runs.values()]
     rows = [[d for shape in _shapes(r) for d in shape] for r in runs.values()]

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch_mlir import ir
 from torch_mlir.dialects import torch as torch_dialect
 from torch_mlir.extras.fx_importer import FxImporter, FxImporterHooks
@@ -23,7 +22,7 @@ from torch_mlir.passmanager import PassManager
 
 from parc.errors import CompileError
 from parc.importers.template import Template
-from parc.importers.torch_trace import Recording, record, user_line
+from parc.importers.torch_trace import Input, Recording, Run, ShapeRules, record, rehearse, user_line
 
 _TO_LINALG = (
     "builtin.module(func.func(torch-match-quantized-custom-ops),"
@@ -47,7 +46,7 @@ class Program:
     arguments: tuple[tuple[Template, ...], Mapping[str, Template]]
     names: tuple[str, ...]
     examples: tuple[Tensor, ...]
-    fake: FakeTensorMode
+    shape_rules: ShapeRules
     parameters: Mapping[str, Tensor]
 
     @staticmethod
@@ -84,7 +83,7 @@ class Program:
             arguments=(tuple(templates[: len(args)]), dict(zip(kwargs, templates[len(args) :], strict=True))),
             names=tuple(tensors),
             examples=tuple(tensors.values()),
-            fake=FakeTensorMode(),
+            shape_rules=ShapeRules(),
             parameters=parameters,
         )
 
@@ -99,17 +98,20 @@ class Program:
         positional, named = self.arguments
         return [t.fill(left) for t in positional], {name: t.fill(left) for name, t in named.items()}
 
-    def record(
-        self, shapes: Sequence[Sequence[int]], known: Sequence[Tensor] = (), limit: int | None = None
-    ) -> Recording:
+    def record(self, shapes: Sequence[Sequence[int]], known: Sequence[Tensor] = ()) -> Recording:
         """Run on fake inputs of these shapes (see `torch_trace.record`)."""
-        inputs = [
-            (name, tuple(shape), example.dtype)
-            for name, shape, example in zip(self.names, shapes, self.examples, strict=True)
-        ]
         names = {id(tensor): name for name, tensor in self.parameters.items()}
         with _state_kept(self.module):
-            return record(self.call, inputs, fake=self.fake, known=known, names=names, limit=limit)
+            return record(self.call, self._inputs(shapes), self.shape_rules, known=known, names=names)
+
+    def rehearse(self, shapes: Sequence[Sequence[int]], limit: int | None = None) -> Run:
+        """Run on fake inputs of these shapes, without a graph (see `torch_trace.rehearse`)."""
+        with _state_kept(self.module):
+            return rehearse(self.call, self._inputs(shapes), self.shape_rules, limit)
+
+    def _inputs(self, shapes: Sequence[Sequence[int]]) -> list[Input]:
+        triples = zip(self.names, shapes, self.examples, strict=True)
+        return [(name, tuple(shape), example.dtype) for name, shape, example in triples]
 
 
 def parameter_names(program: Program, captured: Sequence[Tensor]) -> tuple[str, ...]:
@@ -144,7 +146,7 @@ def emit(
     importer = FxImporter(module=module, config_check=False, hooks=_InlineConstants())
     for i, recording in enumerate(recordings):
         try:
-            importer.import_stateless_graph(recording.graph.graph, func_name=f"main_{i}")
+            importer.import_stateless_graph(recording.graph, func_name=f"main_{i}")
         except (NotImplementedError, TypeError, AssertionError, RuntimeError) as e:
             raise CompileError(f"torch-mlir cannot import this program: {e}", user_line(e)) from e
     if stage == "linalg":

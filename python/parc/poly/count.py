@@ -1,5 +1,6 @@
 """Exact numbers of points of sets, as polynomials of the sizes where they have that form."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -189,7 +190,8 @@ def _factors(term: isl.Term, names: Sequence[str]) -> list[str]:
     div = isl.dim_type.div
     powers = [(name, term.get_exp(PARAM, i)) for i, name in enumerate(names)]
     for i in range(term.dim(div)):
-        powers.append((f"floor({_inside(str(term.get_div(i))).strip('[]')})", term.get_exp(div, i)))
+        inside = re.sub(r"(?<!\w)(\d+)(?=[^\W\d]|\()", r"\1*", _inside(str(term.get_div(i))).strip("[]"))
+        powers.append((f"floor({inside})", term.get_exp(div, i)))
     return [name if power == 1 else f"{name}^{power}" for name, power in powers if power]
 
 

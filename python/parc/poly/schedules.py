@@ -161,19 +161,12 @@ def _tile_shifts(
 
 
 def _in_tiles(layer: Layer, name: str, time: AffineTime, tile: int, shift: int) -> list[ir.AffineExpr]:
-    """(tile + shift, phase, time inside the tile, level) of an equation; before and after the recurrence all of a tile
-    has one time."""
-    group, level, expr = layer.group, layer.level, time.expr()
-    phases = [sorted({level[n] for n in part}) for part in (group.before, group.after)]
+    """(tile + shift, phase, time inside the tile, level); outside the recurrence all of a tile has one time."""
+    group, expr = layer.group, time.expr()
     inside = [_number(0), _number(0)]
-    if name in group.before:
-        phase = phases[0].index(level[name])
-    elif name in group.after:
-        phase = len(phases[0]) + 1 + phases[1].index(level[name])
-    else:
-        phase = len(phases[0])
-        inside = [ir.AffineExpr.get_mod(expr, tile), _number(level[name] - min(level[n] for n in group.core))]
-    return [ir.AffineExpr.get_floor_div(expr, tile) + shift, _number(phase), *inside]
+    if name in group.core:
+        inside = [ir.AffineExpr.get_mod(expr, tile), _number(layer.level[name] - min(layer.level[n] for n in group.core))]
+    return [ir.AffineExpr.get_floor_div(expr, tile) + shift, _number(layer.phase[name]), *inside]
 
 
 def _owners(system: System, layers: Sequence[Layer]) -> _Times:

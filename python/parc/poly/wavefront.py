@@ -22,7 +22,10 @@ class Layer:
     local: Mapping[str, AffineTime]
     """The same, as if the layers that it reads were complete."""
     level: Mapping[str, int]
-    """The order of the equations inside one wave: an equation runs after those of smaller level that it reads."""
+    """The order of the equations inside one wave: an equation runs after those of smaller level that it reads there."""
+    phase: Mapping[str, int]
+    """The order of the equations inside a tile of waves: the recurrence is one phase, and what only feeds it comes in
+    earlier ones, all waves of the tile at once."""
 
 
 def waves(system: System, dependences: Sequence[Dependence]) -> tuple[Layer, ...] | None:
@@ -43,8 +46,21 @@ def waves(system: System, dependences: Sequence[Dependence]) -> tuple[Layer, ...
             return None
         wave, level = timed
         fixed |= wave
-        layers.append(Layer(group, wave, local[0], level))
+        layers.append(Layer(group, wave, local[0], level, _phases(group, inside)))
     return tuple(layers)
+
+
+def _phases(group: Group, inside: Sequence[Dependence]) -> dict[str, int]:
+    """Equations outside the recurrence have no cycles, so each can follow all points of those that it reads."""
+    phases: dict[str, int] = {}
+    first = 0
+    for part in (group.before, group.core, group.after):
+        edges = [(d.source, d.sink) for d in inside if part is not group.core]
+        depth = levels(part, edges)
+        assert depth is not None, "only the core has a cycle"
+        phases |= {name: first + depth[name] for name in part}
+        first += 1 + max(depth.values(), default=-1)
+    return phases
 
 
 def _solve(

@@ -156,8 +156,20 @@ def _fit_read(found: Recurrences, r: int, position: int) -> Read:
 
 
 def is_early(source: Source, steps: Steps) -> bool:
-    """Whether a value can be computed before the loops: it depends on no step, or on one that does not itself."""
-    return source.node not in steps.place or all(is_early(s, steps) for s in source.node.inputs)
+    """Whether a value can be computed before the loops: on no way to it lie two steps of one repetition."""
+    seen: set[int] = set()
+    pending, visited = [source.node], set()
+    while pending:
+        node = pending.pop()
+        if node not in steps.place or node in visited:
+            continue
+        visited.add(node)
+        repetition = steps.place[node][0].index
+        if repetition in seen:
+            return False
+        seen.add(repetition)
+        pending += [s.node for s in node.inputs]
+    return True
 
 
 def _explain_break(found: Recurrences, r: int, position: int) -> None:

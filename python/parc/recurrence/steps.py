@@ -60,7 +60,7 @@ def find_steps(trace: Trace, looped: dict[tuple[int, int], set[int]] | None) -> 
     classifier = _Classifier(trace, _anchors(trace, _parameter_derived(trace), looped))
     while True:
         classifier.run()
-        if not (classifier.settle_pivots() or classifier.settle_singles()):
+        if not (classifier.settle_pivots() or classifier.settle_strays() or classifier.settle_singles()):
             break
     repetitions: list[Repetition] = []
     place: dict[Node, tuple[Repetition, int]] = {}
@@ -88,6 +88,7 @@ class _Classifier:
         self.anchors = anchors
         self.singles: set[Node] = set()
         self.first_input: set[Hashable] = set()
+        self.strays: dict[Node, int] = {}
         self.run()
 
     def run(self) -> None:
@@ -96,7 +97,7 @@ class _Classifier:
         self.classes: dict[Hashable, list[Node]] = defaultdict(list)
         self._keys: dict[Node, Hashable] = {}
         self._pivots: dict[Hashable, set[int]] = defaultdict(set)
-        taken: Counter[Hashable] = Counter()
+        self._taken: Counter[Hashable] = Counter()
         for node in self.trace.nodes:
             if node in self.singles:
                 continue
@@ -109,17 +110,23 @@ class _Classifier:
                     continue
                 position, source = pivot
                 step = self.steps[source.node]  # type: ignore[index]
-                use = (node.key, position, source.root)
-                key = (node.key, position, self._keys[source.node], source.result, taken[use])  # type: ignore[index]
-                taken[use] += 1
+                key = self._key(node, position, source)
+                self._taken[(node.key, position, source.root)] += 1
             self.steps[node], self._keys[node] = step, key
             self.classes[key].append(node)
+
+    def _key(self, node: Node, position: int, source: Source) -> Hashable:
+        """The class of a node that has its step from this input."""
+        use = (node.key, position, source.root)
+        return (node.key, position, self._keys[source.node], source.result, self._taken[use])  # type: ignore[index]
 
     def _pivot(self, node: Node) -> tuple[int, Source] | None:
         """The input that gives the node its step: the latest one."""
         inputs = [(i, s) for i, s in enumerate(node.inputs) if s.node in self.steps]
         if not inputs:
             return None
+        if node in self.strays and node.inputs[self.strays[node]].node in self.steps:
+            return self.strays[node], node.inputs[self.strays[node]]
         shape = (node.key, tuple((i, self._keys[s.node]) for i, s in inputs))  # type: ignore[index]
         if shape in self.first_input:
             return inputs[0]
@@ -132,6 +139,24 @@ class _Classifier:
         crossing = {shape for shape, positions in self._pivots.items() if len(positions) > 1}
         self.first_input |= crossing
         return bool(crossing)
+
+    def settle_strays(self) -> bool:
+        """Where a loop begins with what another loop ends with, the first step's latest input is that of the other loop.
+
+        A node whose class is small takes its step from another input if that fills a gap of a large class.
+        """
+        small = {n for members in self.classes.values() if len(members) < _MIN_STEPS for n in members}
+        found = False
+        for node in sorted(small - set(self.anchors) - set(self.strays), key=lambda n: n.index):
+            for position, source in enumerate(node.inputs):
+                if source.node not in self.steps or source.node in small:
+                    continue
+                members = self.classes.get(self._key(node, position, source), [])
+                if len(members) >= _MIN_STEPS and all(self.steps[m] != self.steps[source.node] for m in members):
+                    self.strays[node] = position
+                    found = True
+                    break
+        return found
 
     def settle_singles(self) -> bool:
         """Set the operations aside that do not repeat: they must not lend their step to others."""

@@ -1,5 +1,6 @@
 """Errors as a command-line tool reports them, and the `expected-error` comments that tests compare them with."""
 
+import linecache
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,17 +25,17 @@ class Diagnostic:
     notes: tuple["Diagnostic", ...] = ()
 
     def render(self, path: str, source: str = "", severity: str = "error") -> str:
-        """As `file:line:col: error: message`, the line of `source`, a caret, and the notes.
+        """As `file:line:col: error: message`, the line of the file, a caret, and the notes.
 
-        `path` names the input: MLIR calls text that it was handed "-".
+        `path` names the input and `source` is its text: MLIR calls what it was handed as text "-".
         """
         ours = self.file in ("-", "")
         where = ":".join([path if ours else self.file, *(str(n) for n in (self.line, self.column) if n)])
         text = [f"{where}: {severity}: {self.message}"]
-        lines = source.splitlines()
+        lines = source.splitlines() if ours else linecache.getlines(self.file)
         notes = self.notes
-        if ours and 0 < self.line <= len(lines):
-            text.append(f"  {lines[self.line - 1]}")
+        if 0 < self.line <= len(lines):
+            text.append(f"  {lines[self.line - 1].rstrip()}")
             if self.column:
                 text.append("  " + " " * (self.column - 1) + "^")
             notes = tuple(n for n in notes if not n.message.startswith("see current operation"))
