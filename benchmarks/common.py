@@ -188,7 +188,8 @@ def _cpu_name() -> str:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
         return platform.processor() or platform.machine()
-    fields = dict((part.strip() for part in line.partition(":")[::2]) for line in text.split("\n\n")[0].splitlines())
+    lines = [line.partition(":") for line in text.split("\n\n")[0].splitlines()]
+    fields = {key.strip(): value.strip() for key, _, value in lines}
     name = fields.get("model name", platform.machine())
     return f"{name} (family {fields['cpu family']}, model {fields['model']})" if "cpu family" in fields else name
 

@@ -16,10 +16,11 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -123,7 +124,7 @@ def measure(compiler: str, shape: Shape) -> dict[str, float]:
         import parc
 
         imported = time.perf_counter()
-        compiled = parc.compile(model, (x,))
+        compiled: Callable[[Tensor], object] = parc.compile(model, (x,))
     else:
         importlib.import_module("torch._inductor.compile_fx")  # what torch.compile imports when first used
         imported = time.perf_counter()
@@ -165,13 +166,13 @@ def compiles() -> Iterator[list[object]]:
     from parc.runtime import executable
 
     engines: list[object] = []
-    make = executable.ExecutionEngine
+    create = executable.Executable.__init__
 
-    def record(*args: object, **kwargs: object) -> object:
-        engines.append(make(*args, **kwargs))
-        return engines[-1]
+    def record(self: executable.Executable, *args: Any, **kwargs: Any) -> None:
+        engines.append(self)
+        create(self, *args, **kwargs)
 
-    with patch.object(executable, "ExecutionEngine", record):
+    with patch.object(executable.Executable, "__init__", record):
         yield engines
 
 

@@ -13,9 +13,10 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 from cells import Shape, custom_models, library_models
@@ -38,6 +39,8 @@ SHAPES = (Shape(4, 128, 1, 256), Shape(4, 128, 16, 512), Shape(8, 256, 1, 128), 
 QUICK_SHAPES = (Shape(2, 6, 3, 16),)
 GOALS = {"LSTM": 1.0, "LstmLoop": 5.0, "PeepholeLoop": 5.0}
 """How many times faster than eager parc is meant to be, on 2 threads."""
+
+Program = Callable[[Tensor], object]
 
 COLUMNS = (
     "L,T,B,H",
@@ -132,15 +135,17 @@ def run_shape(shape: Shape, options: argparse.Namespace) -> list[Row]:
 
 
 def _row(
-    shape: Shape, model: nn.Module, name: str, x: Tensor, torch_compiled: nn.Module | None, options: argparse.Namespace
+    shape: Shape, model: nn.Module, name: str, x: Tensor, torch_compiled: Program | None, options: argparse.Namespace
 ) -> Row:
     compiled = compile_parc(model, (x,), options.threads, options.strategy)
     expected = model(x)
-    programs = {"eager": model, "parc": compiled}
+    programs: dict[str, Program] = {"eager": model, "parc": compiled}
     if torch_compiled is not None:
         programs["torch.compile"] = torch_compiled
     errors = {p: check_equal(f"{p} of {name} at {shape}", f(x), expected) for p, f in programs.items()}
-    timing = time_in_turns({p: lambda f=f: f(x) for p, f in programs.items()}, rounds=_rounds(options))
+    timing = time_in_turns(
+        {p: partial(f, x) for p, f in programs.items()}, rounds=2 if options.quick else options.rounds
+    )
     ratios = timing.ratios("parc", "eager")
     quartiles = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else [ratios[0]] * 3
     return Row(
@@ -188,10 +193,6 @@ def time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, previous)
 
 
-def _rounds(options: argparse.Namespace) -> int:
-    return 2 if options.quick else options.rounds
-
-
 def _report(machine: Machine, rows: Sequence[Row], notes: Sequence[str], options: argparse.Namespace) -> None:
     columns, cells = _used(COLUMNS, [row.cells() for row in rows])
     if "-" not in (options.json, options.markdown):
@@ -232,7 +233,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=0,
         metavar="STEPS",
-        help="also time torch.compile of the Python loops, cut to so many steps (it unrolls them: a hundred take minutes)",
+        help="also time torch.compile of the Python loops, cut to so many steps: it unrolls them, slowly",
     )
     parser.add_argument(
         "--time-limit",

@@ -10,7 +10,7 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
+from typing import Protocol
 from unittest import mock
 
 import numpy as np
@@ -23,6 +23,8 @@ STEPS = 20
 """Phonemes of the longest word that the decoder can say."""
 START, END = 2, 3
 """The phonemes' numbers for the start and the end of a word."""
+
+_GRU = {"weight_ih": "w_ih", "weight_hh": "w_hh", "bias_ih": "b_ih", "bias_hh": "b_hh"}
 
 
 class Pronouncer(nn.Module):
@@ -69,18 +71,45 @@ class Pronouncer(nn.Module):
         return model.eval().requires_grad_(False)
 
 
-_GRU = {"weight_ih": "w_ih", "weight_hh": "w_hh", "bias_ih": "b_ih", "bias_hh": "b_hh"}
+class Package(Protocol):
+    """What this example uses of the class `g2p_en.G2p`."""
+
+    g2idx: dict[str, int]
+    idx2p: dict[int, str]
+
+    def predict(self, word: str) -> list[str]:
+        """The phonemes of a word, by the package's own numpy code."""
+        ...
 
 
-def reference() -> "G2p":  # noqa: F821
-    """The package's own numpy implementation; only its network: the dictionary for known words needs a download."""
+def package() -> Package:
+    """The package's own implementation, without its dictionary of known words, which it would have to download."""
     others = ("nltk", "nltk.corpus", "nltk.tokenize", "inflect")
-    with mock.patch.dict(sys.modules, {name: mock.MagicMock(spec=ModuleType(name)) for name in others}):
+    with mock.patch.dict(sys.modules, {name: mock.MagicMock() for name in others}):
         from g2p_en.g2p import G2p
 
         return G2p()
 
 
-def encode(package: "G2p", word: str) -> Tensor:  # noqa: F821
+def encode(tables: Package, word: str) -> Tensor:
     """The letters of a word and its end mark: `[1, length + 1]`."""
-    ...
+    letters = [tables.g2idx.get(letter, tables.g2idx["<unk>"]) for letter in word]
+    return torch.tensor([[*letters, tables.g2idx["</s>"]]])
+
+
+def decode(tables: Package, phonemes: Tensor) -> list[str]:
+    """The names of one word's phonemes, up to the end mark."""
+    numbers = phonemes.tolist()
+    return [tables.idx2p[n] for n in numbers[: numbers.index(END) if END in numbers else None]]
+
+
+def main(words: Sequence[str]) -> None:
+    tables = package()
+    pronounce = parc.compile(Pronouncer.trained(), (encode(tables, "example"),))
+    for word in words:
+        phonemes = decode(tables, pronounce(encode(tables, word))[0])
+        print(f"{word:20} {' '.join(phonemes)}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or ["recurrent", "wavefront", "compiler"])

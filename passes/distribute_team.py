@@ -1,6 +1,7 @@
 """`distribute-team`: the entry functions become programs that every thread of the team runs."""
 
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from torch_mlir import ir
 from torch_mlir.dialects import arith, func, memref, scf
@@ -51,7 +52,7 @@ class DistributeTeam(Pass):
 
 
 # A buffer as far as barriers are concerned: the function argument, or the place in the arena; None is any buffer.
-Root = ir.Value | None
+Root: TypeAlias = ir.Value | None
 
 
 @dataclass

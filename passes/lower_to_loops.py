@@ -57,12 +57,13 @@ class LowerToLoops(Pass):
 
 
 class _Kernels:
-    """The kernels of a module: cells with equal keys share one."""
+    """The functions that a module's systems call: kernels, which cells with equal keys share, and copies."""
 
     def __init__(self, module: ir.Module) -> None:
         self._module = module
         self._target = VectorTarget.host()
         self._kernels: dict[tuple[object, ...], Kernel] = {}
+        self._copies: set[str] = set()
 
     def of(self, cell: Cell, name: str) -> Kernel:
         if cell.key not in self._kernels:
@@ -70,6 +71,30 @@ class _Kernels:
             unique = name if name not in taken else f"{name}_{len(taken)}"
             self._kernels[cell.key] = emit_kernel(self._module, cell, f"{unique}_kernel", self._target)
         return self._kernels[cell.key]
+
+    def copy(self, element: ir.Type) -> str:
+        """The function `(%source, %from, %target, %to, %count)` that copies elements of flat buffers."""
+        name = f"copy_{element}"
+        if name not in self._copies:
+            self._copies.add(name)
+            with ir.InsertionPoint(self._module.body), ir.Location.unknown():
+                _emit_copy(name, element)
+        return name
+
+
+def _emit_copy(name: str, element: ir.Type) -> None:
+    flat, index_type = ir.MemRefType.get([ir.ShapedType.get_dynamic_size()], element), ir.IndexType.get()
+    type_ = ir.FunctionType.get([flat, index_type, flat, index_type, index_type], [])
+    function = func.FuncOp(name, type_, visibility="private")
+    function.attributes["llvm.no_inline"] = ir.UnitAttr.get()
+    with ir.InsertionPoint(function.add_entry_block()):
+        source, start, target, to, count = function.arguments
+        loop = scf.ForOp(index(0), count, index(1))
+        with ir.InsertionPoint(loop.body):
+            i = loop.induction_variable
+            memref.store(memref.load(source, [arith.addi(start, i)]), target, [arith.addi(to, i)])
+            scf.YieldOp([])
+        func.ReturnOp([])
 
 
 def _lower(op: ir.OpView, kernels: _Kernels) -> None:
@@ -127,21 +152,23 @@ class _BoundaryCopy:
         source: Array,
         symbols: Sequence[ir.Value],
         thread: tuple[ir.Value, ir.Value],
+        function: str,
     ) -> None:
-        self._target, self._source, self._symbols = target, source, symbols
+        self._target, self._source, self._symbols, self._function = target, source, symbols, function
         self._to, self._of = (ir.AffineMapAttr(op.attributes[key]).value for key in ("to", "of"))
-        self._share = share(target.tile_size(len(self._to.results)), *thread)
+        self._first, last = share(target.tile_size(len(self._to.results)), *thread)
+        self._count = arith.subi(last, self._first)
 
     def point(self, name: str, point: Sequence[ir.Value]) -> None:
         """Copy the thread's part of one tile."""
         to = self._target.offset(self._to, point, self._symbols)
         of = self._source.offset(self._of, point, self._symbols)
-        loop = scf.ForOp(*self._share, index(1))
-        with ir.InsertionPoint(loop.body):
-            i = loop.induction_variable
-            value = memref.load(self._source.flat, [arith.addi(of, i)])
-            memref.store(value, self._target.flat, [arith.addi(to, i)])
-            scf.YieldOp([])
+        operands = [
+            *(self._source.flat, arith.addi(of, self._first)),
+            *(self._target.flat, arith.addi(to, self._first)),
+            self._count,
+        ]
+        func.CallOp([], ir.FlatSymbolRefAttr.get(self._function), operands)
 
     def run_dimension(self, name: str) -> int | None:
         """Boundaries are small: tiles are copied one by one."""
@@ -153,6 +180,7 @@ class _SystemLowering:
 
     def __init__(self, system: System, kernels: _Kernels) -> None:
         self._system = system
+        self._kernels = kernels
         self._symbols = list(system.op.operands)
         self._names = dict(zip(system.symbols, self._symbols, strict=True))
         self._arrays: dict[ir.Value, Array] = {}
@@ -184,7 +212,9 @@ class _SystemLowering:
         with ir.InsertionPoint(block):
             self._units = {name: self._unit_share(cell.kernel, cell.units) for name, cell in self._cells.items()}
             for target, source, boundary in boundaries:
-                copy = _BoundaryCopy(boundary.op, target, source, self._symbols, (self._tid, self._nthreads))
+                function = self._kernels.copy(target.type.element_type)
+                thread = (self._tid, self._nthreads)
+                copy = _BoundaryCopy(boundary.op, target, source, self._symbols, thread, function)
                 emit(domain_ast(boundary.target.relation.domain(), self._system.context), self._names, copy)
             if boundaries:
                 BarrierOp()
@@ -278,7 +308,8 @@ class _SystemLowering:
             leading = list(ir.RankedTensorType(operand.array.type).shape[:-2])
             arguments.append(_Argument(packed[key], operand.access, leading, layout.size))
         written = cell.operands[-1]
-        rows = self._array(written.array).rows(len(written.access.results))
+        size = self._array(written.array).tile_size(len(written.access.results))
+        rows = arith.divui(size, index(written.extents[-1] or 1))
         dims = range(equation.domain.dim(isl.dim_type.set))
         run_dimension = next((d for d in dims if all(_is_run(o, d) for o in cell.operands)), None)
         return _CellEquation(kernel, tuple(arguments), rows, cell.units, run_dimension)

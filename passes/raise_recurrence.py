@@ -25,8 +25,7 @@ from torch_mlir import ir
 from parc.errors import CompileError
 from parc.passbase import Pass
 from parc.recurrence.build import build_main
-from parc.recurrence.reads import find_recurrences
-from parc.recurrence.steps import find_steps, looped_dims
+from parc.recurrence.reads import recover
 from parc.recurrence.trace import Trace
 
 
@@ -48,9 +47,7 @@ class RaiseRecurrence(Pass):
             else []
         )
         traces = [Trace.read(f, _sizes(f, symbols)) for f in funcs]
-        looped = looped_dims(traces)
-        steps = [find_steps(t, dims) for t, dims in zip(traces, looped, strict=True)]
-        found = find_recurrences(steps)
+        found = recover(traces)
         with ir.InsertionPoint(funcs[0]), module.operation.location:
             build_main(found, symbols)
         for func in funcs:

@@ -6,12 +6,12 @@ from parc.errors import CallError, CompileError, ParcError
 
 if TYPE_CHECKING:
     from parc.api import compile, explain
-    from parc.explain import Report
+    from parc.report import Report
     from parc.module import Module
 
 __all__ = ["CallError", "CompileError", "Module", "ParcError", "Report", "compile", "explain"]
 
-_PLACES = {"compile": "parc.api", "explain": "parc.api", "Module": "parc.module", "Report": "parc.explain"}
+_PLACES = {"compile": "parc.api", "explain": "parc.api", "Module": "parc.module", "Report": "parc.report"}
 
 
 def __getattr__(name: str) -> object:

@@ -7,9 +7,9 @@ from torch import Tensor
 from torch_mlir import ir
 
 from parc.compiler import Options, Progress, schedule
-from parc.explain import Report, explain_module
 from parc.module import Model, Module, Source
 from parc.poly.schedules import STRATEGIES
+from parc.report import Report, explain_module
 
 Example = Sequence[object] | Tensor | None
 

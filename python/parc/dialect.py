@@ -32,7 +32,7 @@ dimensions are the tile that the body sees.  The recurrence `h[t+1] = tanh(x[t] 
 
 A *schedule* is an attribute of every equation: `schedule = affine_map<(t)[T, B] -> (t)>` sends
 each point to a time vector; points run in lexicographic order of their time, and points with
-equal time run in parallel.  `docs/dialect.md` describes the schedule's other attributes.
+equal time run in parallel.  `docs/architecture.md` describes the schedule's other attributes.
 
 The rest of the dialect names what a *thread team* does once a system has become loops.
 Every thread of the team runs the same code (`parc.team`).

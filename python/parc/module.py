@@ -14,9 +14,9 @@ from parc import dialect
 from parc.compiled import Compiled
 from parc.compiler import Options, compile_imported
 from parc.errors import CallError
-from parc.explain import Report, explain_module
 from parc.importers import Imported, import_model, import_path
 from parc.importers.imported import Structure
+from parc.report import Report, explain_module
 
 Model = nn.Module | Callable[..., object] | torch.export.ExportedProgram | str | os.PathLike[str]
 

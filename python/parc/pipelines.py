@@ -52,6 +52,7 @@ PIPELINES: dict[str, tuple[str, ...]] = {
         "hoist-parameters",
     ),
     "llvm": (
+        "linalg-fuse-elementwise-ops",
         "bufferize",
         "plan-buffers",
         "lower-asserts",

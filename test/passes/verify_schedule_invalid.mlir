@@ -170,21 +170,27 @@ func.func @main(%T: index, %x: tensor<?x8xf32>) {
 
 // -----
 
-// The sum over the rows needs all rows, of which every thread has a part only.
-func.func @main(%T: index, %x: tensor<?x4x4xf32>, %h0: tensor<4x4xf32>) {
+// All rows need the one row of G, of which one thread alone has it.
+func.func @main(%T: index, %x: tensor<?x8xf32>) {
   %s = "parc.system"(%T) ({
-    %h = "parc.unknown"() {name = "H", shape = affine_map<()[T] -> (T + 1, 4, 4)>} : () -> tensor<?x4x4xf32>
-    "parc.boundary"(%h, %h0) {domain = affine_set<()[T] : (0 == 0)>, to = affine_map<()[T] -> (0)>,
-      of = affine_map<()[T] -> ()>} : (tensor<?x4x4xf32>, tensor<4x4xf32>) -> ()
+    %g = "parc.unknown"() {name = "G", shape = affine_map<()[T] -> (T, 8)>} : () -> tensor<?x8xf32>
+    %h = "parc.unknown"() {name = "H", shape = affine_map<()[T] -> (T, 4, 8)>} : () -> tensor<?x4x8xf32>
     "parc.equation"() ({
     ^bb0(%t: index):
-      %a = "parc.read"(%h) {at = affine_map<(t)[T] -> (t)>} : (tensor<?x4x4xf32>) -> tensor<4x4xf32>
-      %e = tensor.empty() : tensor<4x4xf32>
-      // expected-error @below {{the rows of this system cannot be shared without barriers: cell mixes rows in 'linalg.transpose'}}
-      %b = linalg.transpose ins(%a : tensor<4x4xf32>) outs(%e : tensor<4x4xf32>) permutation = [1, 0]
-      "parc.write"(%b, %h) {at = affine_map<(t)[T] -> (t + 1)>} : (tensor<4x4xf32>, tensor<?x4x4xf32>) -> ()
-    }) {name = "cell", domain = affine_set<(t)[T] : (t >= 0, T - 1 - t >= 0)>,
-        schedule = affine_map<(t)[T] -> (t)>} : () -> ()
+      %a = "parc.read"(%x) {at = affine_map<(t)[T] -> (t)>} : (tensor<?x8xf32>) -> tensor<8xf32>
+      %b = arith.addf %a, %a : tensor<8xf32>
+      "parc.write"(%b, %g) {at = affine_map<(t)[T] -> (t)>} : (tensor<8xf32>, tensor<?x8xf32>) -> ()
+    }) {name = "first", domain = affine_set<(t)[T] : (t >= 0, T - 1 - t >= 0)>,
+        schedule = affine_map<(t)[T] -> (t, 0)>} : () -> ()
+    // expected-error @below {{the rows of this system cannot be shared without barriers: all rows of second read the same of G}}
+    "parc.equation"() ({
+    ^bb0(%t: index):
+      %a = "parc.read"(%g) {at = affine_map<(t)[T] -> (t)>} : (tensor<?x8xf32>) -> tensor<8xf32>
+      %e = tensor.empty() : tensor<4x8xf32>
+      %b = linalg.broadcast ins(%a : tensor<8xf32>) outs(%e : tensor<4x8xf32>) dimensions = [0]
+      "parc.write"(%b, %h) {at = affine_map<(t)[T] -> (t)>} : (tensor<4x8xf32>, tensor<?x4x8xf32>) -> ()
+    }) {name = "second", domain = affine_set<(t)[T] : (t >= 0, T - 1 - t >= 0)>,
+        schedule = affine_map<(t)[T] -> (t, 1)>} : () -> ()
   }) {symbols = ["T"], distribute = "rows"} : (index) -> !parc.solution
   return
 }

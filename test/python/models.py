@@ -10,6 +10,22 @@ def _weights(*shapes: tuple[int, ...]) -> nn.ParameterList:
     return nn.ParameterList([nn.Parameter(torch.randn(*s) / s[0] ** 0.5) for s in shapes])
 
 
+class Recurrence(nn.Module):
+    """The smallest of all: `h = tanh(x W + h U)`."""
+
+    def __init__(self, features: int = 8, hidden: int = 16) -> None:
+        super().__init__()
+        self.W, self.U = (nn.Parameter(torch.randn(n, hidden) / n**0.5) for n in (features, hidden))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.new_zeros(x.shape[1], self.U.shape[0])
+        ys = x.new_zeros(*x.shape[:2], self.U.shape[0])
+        for t in range(x.shape[0]):
+            h = torch.tanh(x[t] @ self.W + h @ self.U)
+            ys[t] = h
+        return ys
+
+
 class TimeOuterLstm(nn.Module):
     """Stacked LSTM written by hand: a loop over time around a loop over layers."""
 

@@ -1,9 +1,11 @@
 """The benchmarks run and find parc's results equal to eager's; how fast anything is decides nothing here."""
 
+import importlib
 import json
 import os
 import subprocess
 import sys
+from argparse import ArgumentTypeError
 from pathlib import Path
 from types import ModuleType
 
@@ -25,9 +27,14 @@ def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 def common(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """What the benchmarks share, as they import it."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import common
+    return importlib.import_module("common")
 
-    return common
+
+@pytest.fixture
+def cells(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The models that the benchmarks run."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("cells")
 
 
 def test_rnn_cpu_compares_every_stack_with_eager(tmp_path: Path) -> None:
@@ -60,11 +67,10 @@ def test_help_teaches_with_examples(script: str) -> None:
     assert f"examples:\n  {script}" in done.stdout
 
 
-@pytest.mark.parametrize("text", ["4,128,1", "4,128,0,16", "a,b,c,d"])
-def test_a_malformed_shape_is_refused(text: str) -> None:
-    done = run("rnn_cpu.py", "--shape", text)
-    assert done.returncode == 2
-    assert f"a shape is four positive numbers L,T,B,H, not '{text}'" in done.stderr
+@pytest.mark.parametrize("text", ["4,128,1", "4,128,0,16", "a,b,c,d", "4,-1,2,2"])
+def test_a_malformed_shape_is_refused(text: str, cells: ModuleType) -> None:
+    with pytest.raises(ArgumentTypeError, match=f"four positive numbers L,T,B,H, not '{text}'"):
+        cells.Shape.parse(text)
 
 
 def test_a_wrong_result_is_not_timed(common: ModuleType) -> None:

@@ -1,7 +1,5 @@
 """The tables and the parser behind `parc-opt`, and how its errors are told."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -24,8 +22,7 @@ from parc.pipelines import (
 from parc.tools.diagnostics import Diagnostic, expectations, mismatches
 from parc.tools.opt import main
 
-REPOSITORY = Path(__file__).parents[2]
-DIALECT_TESTS = REPOSITORY / "test" / "dialect"
+DIALECT_TESTS = Path(__file__).parents[1] / "dialect"
 
 
 @pytest.mark.parametrize("name", pass_names())
@@ -153,26 +150,3 @@ def test_a_passs_error_shows_the_line_of_the_input(
     assert capsys.readouterr().err == (
         f"{path}:2:3: error: not this function\n    func.func @main() {{ return }}\n    ^\n"
     )
-
-
-def test_the_example_in_contributing_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    page = (REPOSITORY / "CONTRIBUTING.md").read_text()
-    (tmp_path / "drop_unused.py").write_text(_block(page, "python"))
-    test = tmp_path / "drop_unused.mlir"
-    test.write_text(_block(page, "mlir"))
-    monkeypatch.setattr(parc.passes, "__path__", [*parc.passes.__path__, str(tmp_path)])
-    pass_names.cache_clear()
-    try:
-        for options, prefix in (("", "CHECK"), ("=keep=G", "KEEP")):
-            assert main([str(test), f"--parc-drop-unused{options}", "-o", str(tmp_path / "out.mlir")]) == 0
-            check = [sys.executable, "-m", "filecheck", str(test), "--check-prefix", prefix]
-            with (tmp_path / "out.mlir").open() as output:
-                subprocess.run(check, stdin=output, check=True)
-    finally:
-        pass_names.cache_clear()
-        sys.modules.pop("parc.passes.drop_unused", None)
-
-
-def _block(page: str, language: str) -> str:
-    """The code block of a language in a Markdown page."""
-    return page.split(f"```{language}\n", 1)[1].split("```", 1)[0]

@@ -10,9 +10,9 @@ from torch_mlir import ir
 
 from parc import dialect
 from parc.errors import CompileError
-from parc.explain import explain_module
 from parc.passes.schedule import ScheduleSystem
 from parc.passes.verify_schedule import VerifySchedule
+from parc.report import explain_module
 
 SIZES = range(8)
 

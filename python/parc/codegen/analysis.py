@@ -6,7 +6,19 @@ from typing import Literal
 
 from torch_mlir import ir
 
-from parc.codegen.cell import Apply, Cell, Constant, Contraction, KernelOperand, Load, Node, Output, Product
+from parc.codegen.cell import (
+    Apply,
+    Cell,
+    Constant,
+    Contraction,
+    KernelOperand,
+    Load,
+    Node,
+    Output,
+    Product,
+    Reduction,
+    arguments_of,
+)
 from parc.codegen.elements import (
     Index,
     Indices,
@@ -78,8 +90,20 @@ class _Analysis:
             for (number, column, _), root in zip(outputs, roots, strict=True)
         )
         dtype = self._product_type(nodes) or element_type(written[0].array)
+        self._check_reductions(nodes)
         shapes = tuple((o.kind, o.extents[-1:], o.repeat, o.transposed, element_type(o.array)) for o in operands)
         return Cell(dtype, self.units, operands, nodes, stores, key=(dtype, self.units, shapes, nodes, stores))
+
+    def _check_reductions(self, nodes: Sequence[Node]) -> None:
+        """Fail for a reduction that is the same for all units, but does not walk what it reads element by element."""
+        for reduction in (n for n in nodes if isinstance(n, Reduction)):
+            pending, loads = [reduction.argument], list[Load]()
+            while pending:
+                node = nodes[pending.pop()]
+                loads += [node] if isinstance(node, Load) else []
+                pending += () if isinstance(node, Reduction) else arguments_of(node)
+            if not any(load.stride for load in loads) and any(load.depth_stride > 1 for load in loads):
+                raise NotACellError
 
     def _product_type(self, nodes: Sequence[Node]) -> ir.Type | None:
         """The one type of all factors and sums; None without products."""
@@ -123,7 +147,7 @@ class _Analysis:
             return self._node(Constant(constant))
         op = self._body_op(value)
         if op is None or op.name == "parc.read":
-            return self._node(Load(*self._leaf(value, indices, "unit")))
+            return self._node(self._leaf(value, indices))
         pieces = view_pieces(op, Piece(0, self.units, value, indices), "unit")
         if pieces is not None:
             if len(pieces) != 1:
@@ -146,21 +170,19 @@ class _Analysis:
         return self._node(Apply(op.name, attributes, tuple(arguments), type_))
 
     def _structured(self, view: StructuredElement, indices: Indices) -> int:
-        """An element of a linalg operation's result: its body on scalars, or a product."""
+        """An element of a linalg operation's result: its body on scalars, products, or another reduction."""
         reduced = view.reduced_dims()
         if not reduced:
-            return self._scalar_body(view)
-        factors = view.product_factors()
-        if len(reduced) != 1 or factors is None:
+            return self._scalar(view, view.yielded())
+        if len(reduced) != 1 or any(i.kind == "depth" for i in indices):
             raise NotACellError
-        depth = view.extent(reduced[0])
-        inputs = (view.input(f, "depth") for f in factors)
-        left, right = (self._pieces(Piece(0, depth, v, i), "depth") for v, i in inputs)
-        if self._is_weight(left) and not self._is_weight(right):
-            left, right = right, left
-        products = (self._product(a, w) for a, w in overlaps(left, right) if not is_zero(splat(a.value)))
-        terms = [self._node(Contraction((p,))) for p in products]
-        start = view.outs()
+        depth, start = view.extent(reduced[0]), view.outs()
+        known = len(self.operands)
+        try:
+            terms = self._products(view, depth)
+        except NotACellError:
+            del self.operands[known:]
+            return self._reduction(view, depth, self._element(start, indices))
         if not is_zero(splat(start)):
             terms.insert(0, self._element(start, indices))
         if not terms:
@@ -170,7 +192,30 @@ class _Analysis:
             total = self._node(Apply("arith.addf", (), (total, term), element_type(start)))
         return total
 
-    def _scalar_body(self, view: StructuredElement) -> int:
+    def _products(self, view: StructuredElement, depth: int) -> list[int]:
+        """The contractions that a product of a read tile and a known weight is the sum of."""
+        factors = view.product_factors()
+        if factors is None:
+            raise NotACellError
+        inputs = (view.input(f, "depth") for f in factors)
+        left, right = (self._pieces(Piece(0, depth, v, i), "depth") for v, i in inputs)
+        if self._is_weight(left) and not self._is_weight(right):
+            left, right = right, left
+        products = [self._product(a, w) for a, w in overlaps(left, right) if not is_zero(splat(a.value))]
+        return [self._node(Contraction((p,))) for p in products]
+
+    def _reduction(self, view: StructuredElement, depth: int, start: int) -> int:
+        """Anything else that is combined along one dimension."""
+        combined = view.combined()
+        if combined is None:
+            raise NotACellError
+        op, value = combined
+        attributes = tuple((name, op.attributes[name]) for name in op.attributes)
+        argument = self._scalar(view, value, "depth")
+        return self._node(Reduction(op.name, attributes, argument, depth, start, element_type(view.outs())))
+
+    def _scalar(self, view: StructuredElement, value: ir.Value, reduced: Literal["depth"] | None = None) -> int:
+        """The node of a scalar in a linalg operation's body."""
         scalars: dict[ir.Value, int] = {}
 
         def node(v: ir.Value) -> int:
@@ -180,7 +225,7 @@ class _Analysis:
 
         def new_node(v: ir.Value) -> int:
             if isinstance(v.owner, ir.Block) and v.owner == view.block:
-                return self._element(*view.input(ir.BlockArgument(v).arg_number))
+                return self._element(*view.input(ir.BlockArgument(v).arg_number, reduced))
             op, constant = defining_op(v), splat(v)
             if constant is not None:
                 return self._node(Constant(constant))
@@ -190,7 +235,7 @@ class _Analysis:
                 raise NotACellError
             return self._apply(op.operation, [node(o) for o in op.operation.operands])
 
-        return node(view.yielded())
+        return node(value)
 
     # Products and leaves.
 
@@ -201,31 +246,38 @@ class _Analysis:
 
     def _product(self, a: Piece, w: Piece) -> Product:
         """One product over a range of k; fails unless it is a read tile times a known weight."""
-        read, read_column, stride = self._leaf(a.value, a.indices, "depth")
+        read, depth = self._leaf(a.value, a.indices), a.stop - a.start
         weight, row, column = self._weight(w.value, w.indices)
-        one_each = self.operands[read].repeat == 1
-        if (not stride and a.stop - a.start > 1) or not one_each:
+        if read.stride or read.depth_stride > 1 or (not read.depth_stride and depth > 1):
+            raise NotACellError
+        if self.operands[read.operand].repeat > 1:
             raise NotACellError
         # Without a stride the read has one element, which the column alone names.
-        return Product(read, read_column + a.start * stride, weight, row + a.start, column, a.stop - a.start)
+        read_column = read.column + a.start * read.depth_stride
+        return Product(read.operand, read_column, weight, row + a.start, column, depth)
 
-    def _leaf(self, value: ir.Value, indices: Indices, along: str) -> tuple[int, int, int]:
-        """The operand of a read or known tile, its column at j (or k) = 0, and its stride along j (or k)."""
+    def _leaf(self, value: ir.Value, indices: Indices) -> Load:
+        """An element of a read or known tile."""
         array, access = self._source(value)
         dims = [(e, i) for e, i in zip(extents_of(value.type), indices, strict=True) if e != 1]
         rows = [i.value for _, i in dims if i.kind == "row"]
         columns = dims[len(rows) :]
-        if any(i.kind == "row" or e is None or i.kind not in ("fixed", along) for e, i in columns):
+        if any(i.kind == "row" or e is None for e, i in columns):
             raise NotACellError
         sizes = [e or 0 for e, _ in columns]
-        column = sum(i.value * prod(sizes[d + 1 :]) for d, (_, i) in enumerate(columns))
-        strides = [prod(sizes[d + 1 :]) for d, (_, i) in enumerate(columns) if i.kind == along]
-        if strides not in ([], [1]):
+        column, strides = 0, {"unit": 0, "depth": 0}
+        for d, (_, index) in enumerate(columns):
+            stride = prod(sizes[d + 1 :])
+            column += index.value * stride
+            if index.kind in strides:
+                strides[index.kind] += stride
+        if strides["unit"] > 1:
             raise NotACellError
         moves = access is not None and any(uses_dims(e) for e in access.results)
         kind, repeat = self._row_use(rows, moves)
         extents = (*(e for e, i in dims if i.kind == "row"), prod(sizes))
-        return self._operand(KernelOperand(kind, array, access, extents, repeat=repeat)), column, sum(strides)
+        operand = self._operand(KernelOperand(kind, array, access, extents, repeat=repeat))
+        return Load(operand, column, strides["unit"], strides["depth"])
 
     def _row_use(self, rows: list[int], moves: bool) -> tuple[Literal["read", "vector"], int]:
         """The kind and the `repeat` of an operand that has some of the row dimensions."""

@@ -55,13 +55,6 @@ class Array:
             return arith.muli(self.extents[0], self.strides[0]) if self.extents else index(1)
         return self.strides[leading - 1]
 
-    def rows(self, leading: int) -> ir.Value:
-        """The number of rows of a tile that `leading` indices select: all of its extents but the last."""
-        count = index(1)
-        for extent in self.extents[leading:-1]:
-            count = arith.muli(count, extent)
-        return count
-
     def tile(self, access: ir.AffineMap, point: Sequence[ir.Value], symbols: Sequence[ir.Value]) -> ir.Value:
         """The tile `array[access(point)]` as a view."""
         leading, shape = len(access.results), list(self.type.shape)

@@ -6,9 +6,12 @@ finds the cell of an equation, `codegen/kernel.py` emits its code.
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from torch_mlir import ir
+
+Axis = Literal["unit", "depth"]
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,15 @@ class KernelOperand:
 
 @dataclass(frozen=True)
 class Load:
-    """Element `column + stride * j` of row b of an operand (stride 0 or 1: 0 is the same for every unit)."""
+    """Element `column + stride * j + depth_stride * k` of row b of an operand; k counts within a reduction.
+
+    The stride is 0 (the same for every unit) or 1; so is the depth stride, unless the reduction differs by unit.
+    """
 
     operand: int
     column: int
     stride: int
+    depth_stride: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,26 @@ class Apply:
     type: ir.Type
 
 
-Node = Load | Constant | Contraction | Apply
+@dataclass(frozen=True)
+class Reduction:
+    """The node `start` and the values of the node `argument` for all k < depth, combined by an arith operation."""
+
+    name: str
+    attributes: tuple[tuple[str, ir.Attribute], ...]
+    argument: int
+    depth: int
+    start: int
+    type: ir.Type
+
+
+Node = Load | Constant | Contraction | Apply | Reduction
+
+
+def arguments_of(node: Node) -> tuple[int, ...]:
+    """The nodes that a node is computed from."""
+    if isinstance(node, Reduction):
+        return node.argument, node.start
+    return node.arguments if isinstance(node, Apply) else ()
 
 
 @dataclass(frozen=True)
@@ -102,3 +128,18 @@ class Cell:
     def products(self) -> tuple[Product, ...]:
         """Every product of the cell, in the order of its nodes."""
         return tuple(p for n in self.nodes if isinstance(n, Contraction) for p in n.products)
+
+    @cached_property
+    def varies(self) -> tuple[frozenset[Axis], ...]:
+        """For every node, whether it differs by unit j and by the k of the reduction around it."""
+        found: list[frozenset[Axis]] = []
+        for node in self.nodes:
+            axes: frozenset[Axis] = frozenset().union(*(found[a] for a in arguments_of(node)))
+            if isinstance(node, Load):
+                axes = frozenset([*["unit"] * bool(node.stride), *["depth"] * bool(node.depth_stride)])
+            elif isinstance(node, Contraction):
+                axes = frozenset(["unit"])
+            elif isinstance(node, Reduction):
+                axes -= {"depth"}
+            found.append(axes)
+        return tuple(found)

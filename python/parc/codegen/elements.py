@@ -13,6 +13,15 @@ from torch_mlir.dialects import linalg
 from parc.codegen.irtools import defining_op
 
 
+# Operations that reductions combine values with: the name of the kind, and what changes nothing.
+COMBINING = {
+    "arith.addf": ("add", -0.0),
+    "arith.mulf": ("mul", 1.0),
+    "arith.maximumf": ("maximumf", float("-inf")),
+    "arith.minimumf": ("minimumf", float("inf")),
+}
+
+
 class NotACellError(Exception):
     """The body does something that no cell does."""
 
@@ -100,6 +109,15 @@ class StructuredElement:
             return None
         number = ir.BlockArgument(value).arg_number
         return None if number == self.out else number
+
+    def combined(self) -> tuple[ir.Operation, ir.Value] | None:
+        """The operation that adds to (or compares with) what the result was so far, and the value that it adds."""
+        value, so_far = self.yielded(), self.block.arguments[self.out]
+        op = defining_op(value)
+        if op is None or op.operation.name not in COMBINING or len(list(so_far.uses)) != 1:
+            return None
+        left, right = op.operation.operands
+        return None if so_far not in (left, right) else (op.operation, right if left == so_far else left)
 
     def product_factors(self) -> tuple[int, int] | None:
         """The two operands that a body `out + a * b` multiplies."""

@@ -115,7 +115,7 @@ def insert_arguments(function: func.FuncOp, at: int, new: Sequence[tuple[ir.Type
 
 
 def run_pipeline(module: ir.Module, pipeline: str, stage: str) -> None:
-    """Run upstream passes; `CompileError` with MLIR's own diagnostics, naming the `stage` of the compiler, on failure."""
+    """Run upstream passes; a failure is a `CompileError` with MLIR's own diagnostic and the compiler's `stage`."""
     try:
         PassManager.parse(f"builtin.module({pipeline})", module.context).run(module.operation)
     except ir.MLIRError as error:

@@ -183,7 +183,6 @@ class _Body:
         self.scratch: ir.Value | None = None
         # Two vectors at a time keep more independent operations in flight.
         self.width = plan.lanes * (PANEL_VECTORS if plan.cell.units % (PANEL_VECTORS * plan.lanes) == 0 else 1)
-        self.pointwise = Pointwise(plan.cell, self.width, buffers, offsets)
 
     def emit(self) -> None:
         """Loops over unit tiles and, within each, over rows."""
@@ -257,18 +256,20 @@ class _Body:
     def _units_of_row(self, row: ir.Value, start: ir.Value, stop: ir.Value, sums: ir.Value | None) -> None:
         """The units start..stop of one row; unit u of the first sum is at `sums + u` in the scratch tile."""
         width, units = self.width, self.cell.units
+        pointwise = Pointwise(self.cell, width, self.buffers, self.offsets, self._totals(sums))
+        known = pointwise.row(row)
         # Only the last vector of a row can be cut short: N is a constant, the start of a tile a multiple of `width`.
         whole = stop if units % width == 0 else arith.minui(stop, constant(units // width * width))
         with loop(start, whole, constant(width)) as unit:
-            self.pointwise.emit(row, unit, None, self._totals(sums, unit))
+            pointwise.units(row, unit, None, known)
         if units % width:
             with loop(whole, stop, constant(width)) as unit:
-                self.pointwise.emit(row, unit, arith.subi(stop, unit), self._totals(sums, unit))
+                pointwise.units(row, unit, arith.subi(stop, unit), known)
 
-    def _totals(self, sums: ir.Value | None, unit: ir.Value) -> Callable[[int], ir.Value]:
+    def _totals(self, sums: ir.Value | None) -> Callable[[int, ir.Value], ir.Value]:
         """What loads one vector of the sums of a contraction from the scratch tile."""
 
-        def load(number: int) -> ir.Value:
+        def load(number: int, unit: ir.Value) -> ir.Value:
             place = arith.addi(sums, arith.addi(unit, constant(self.plan.totals[number] * self.plan.unit_tile)))
             return vector.load(ir.VectorType.get([self.width], self.cell.dtype), self.scratch, [place])
 

@@ -1,11 +1,12 @@
 """Rewrites of a cell's nodes: one accumulator for a sum of products, and functions that importers spell out."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch_mlir import ir
 
 from parc.codegen.activations import SIGMOID
-from parc.codegen.cell import Apply, Constant, Contraction, Node
+from parc.codegen.cell import Apply, Constant, Contraction, Node, Reduction, arguments_of
 
 
 def simplify(nodes: Sequence[Node], roots: Sequence[int]) -> tuple[tuple[Node, ...], list[int]]:
@@ -46,7 +47,7 @@ class _Rewrite:
         for root in roots:
             self.uses[root] += 1
         for node in old:
-            for argument in node.arguments if isinstance(node, Apply) else ():
+            for argument in arguments_of(node):
                 self.uses[argument] += 1
 
     def rewritten(self, number: int) -> int:
@@ -60,6 +61,8 @@ class _Rewrite:
 
     def _rewrite(self, number: int) -> int:
         node = self.old[number]
+        if isinstance(node, Reduction):
+            return self._put(replace(node, argument=self.rewritten(node.argument), start=self.rewritten(node.start)))
         if not isinstance(node, Apply):
             return self._put(node)
         argument = sigmoid_argument(self.old, number)

@@ -221,14 +221,17 @@ class _Emitter:
         static = self.lanes.static_extent(dim)
         return memref.dim(value, index(d)) if static is None else index(static)
 
-    def _parallel(self, extents: Sequence[ir.Value], body: Callable[[Sequence[ir.Value]], None]) -> None:
-        """A nest of parallel loops; at least one, so that one thread runs what is not parallel."""
-        extents = extents or [index(1)]
+    def _parallel(self, dims: Sequence[int], strips: ir.Value, body: Callable[[ir.Value], None]) -> None:
+        """Parallel loops over `dims` and, innermost, `strips`, whose counter `body` takes."""
+        moving = [d for d in dims if self.lanes.static_extent(d) != 1]
+        extents = [self.extents[d] for d in moving] + [strips]
         count = len(extents)
         loop = scf.ParallelOp([], [index(0)] * count, extents, [index(1)] * count, [])
         block = loop.regions[0].blocks.append(*[ir.IndexType.get()] * count)
         with ir.InsertionPoint(block):
-            body(list(block.arguments))
+            for d, counter in zip(moving, block.arguments, strict=False):
+                self.position[d] = counter
+            body(block.arguments[count - 1])
             scf.ReduceOp([], 0)
 
     def _reduce(
@@ -237,14 +240,13 @@ class _Emitter:
         """Nested loops over `dims` that carry `totals`."""
         if not dims:
             return body(totals)
+        if self.lanes.static_extent(dims[0]) == 1:
+            return self._reduce(dims[1:], totals, body)
         loop = scf.ForOp(index(0), self.extents[dims[0]], index(1), totals)
         with ir.InsertionPoint(loop.body):
             self.position[dims[0]] = loop.induction_variable
             scf.YieldOp(self._reduce(dims[1:], list(loop.inner_iter_args), body))
         return list(loop.results_)
-
-    def _strip_count(self) -> ir.Value:
-        return arith.ceildivui(self.extents[self.lanes.lane], index(self.lanes.width))
 
     def _mask(self, left: ir.Value) -> ir.Value:
         """The lanes of a strip before which `left` elements are left."""
@@ -329,12 +331,9 @@ class _Strips(_Emitter):
 
     def emit(self) -> None:
         lanes = self.lanes
-        outer = [d for d in self.dims if lanes.parallel[d] and d != lanes.lane]
 
-        def strip(counters: Sequence[ir.Value]) -> None:
-            for d, counter in zip(outer, counters, strict=False):
-                self.position[d] = counter
-            start = arith.muli(counters[-1], index(lanes.width))
+        def strip(counter: ir.Value) -> None:
+            start = arith.muli(counter, index(lanes.width))
             self.position[lanes.lane] = start
             if lanes.extent is not None and lanes.extent % lanes.width == 0:
                 self._strip(None)
@@ -352,7 +351,10 @@ class _Strips(_Emitter):
                 self._strip(self._mask(left))
                 scf.YieldOp([])
 
-        self._parallel([*(self.extents[d] for d in outer), self._strip_count()], strip)
+        count = arith.ceildivui(self.extents[lanes.lane], index(lanes.width))
+        if lanes.extent is not None:
+            count = index(-(-lanes.extent // lanes.width))
+        self._parallel([d for d in self.dims if lanes.parallel[d] and d != lanes.lane], count, strip)
 
     def _strip(self, mask: ir.Value | None) -> None:
         lanes = self.lanes
@@ -376,13 +378,10 @@ class _Sums(_Emitter):
 
     def emit(self) -> None:
         lanes = self.lanes
-        outer = [d for d in self.dims if lanes.parallel[d]]
         results = range(lanes.input_count, len(lanes.operands))
         combiners = [_combiner(lanes, i) for i in range(len(results))]
 
-        def point(counters: Sequence[ir.Value]) -> None:
-            for d, counter in zip(outer, counters, strict=False):
-                self.position[d] = counter
+        def point(_: ir.Value) -> None:
             starts = []
             for i in results:
                 element = lanes.operands[i].type.element_type
@@ -393,7 +392,7 @@ class _Sums(_Emitter):
             for i, combiner, total in zip(results, combiners, totals, strict=True):
                 self._finish(i, combiner, total)
 
-        self._parallel([self.extents[d] for d in outer], point)
+        self._parallel([d for d in self.dims if lanes.parallel[d]], index(1), point)
 
     def _sum(self, totals: list[ir.Value], neutral: list[ir.Value]) -> list[ir.Value]:
         """The totals with one row of strips."""

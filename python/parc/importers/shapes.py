@@ -252,11 +252,8 @@ class _Search:
             value = self._now[slot] + 1
             if self._try({slot: value}) is not None:
                 continue
-            peers = [s for s in moved if s != slot and self._now[s] == self._now[slot]]
-            peers.sort(key=lambda s: self._example[s] != self._example[slot])
-            if self._try(dict.fromkeys([slot, *peers], value)) is None:
-                peers = [s for s in peers if self._example[s] == self._example[slot]]
-            if self._try(dict.fromkeys([slot, *peers], value)) is None:
+            peers = self._peers(slot, moved, value)
+            if not peers:
                 continue
             for peer in list(peers):  # leave out what is not needed
                 rest = [p for p in peers if p != peer]
@@ -273,6 +270,16 @@ class _Search:
             if self._try(apart) is None and self._try(level) is not None:
                 merge({*a, *b})
         return sorted((sorted(g) for g in groups), key=lambda g: g[0])
+
+    def _peers(self, slot: Slot, moved: list[Slot], value: int) -> list[Slot]:
+        """Dimensions that let `slot` have `value` when they have it too; the likely ones are tried first."""
+        same = [s for s in moved if s != slot and self._now[s] == self._now[slot]]
+        alike = [s for s in same if self._example[s] == self._example[slot]]
+        candidates = [[s] for s in alike] + [[s for s in same if s[1] == slot[1]], alike, same]
+        for peers in candidates:
+            if peers and self._try(dict.fromkeys([slot, *peers], value)) is not None:
+                return peers
+        return []
 
     def _name(self, groups: list[list[Slot]]) -> InputShapes:
         """Names, bases and steps; a dimension whose size changes nothing that is computed stays static."""

@@ -165,7 +165,10 @@ def _in_tiles(layer: Layer, name: str, time: AffineTime, tile: int, shift: int) 
     group, expr = layer.group, time.expr()
     inside = [_number(0), _number(0)]
     if name in group.core:
-        inside = [ir.AffineExpr.get_mod(expr, tile), _number(layer.level[name] - min(layer.level[n] for n in group.core))]
+        inside = [
+            ir.AffineExpr.get_mod(expr, tile),
+            _number(layer.level[name] - min(layer.level[n] for n in group.core)),
+        ]
     return [ir.AffineExpr.get_floor_div(expr, tile) + shift, _number(layer.phase[name]), *inside]
 
 

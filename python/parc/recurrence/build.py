@@ -8,9 +8,10 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, linalg, tensor
 
 from parc.errors import CompileError
+from parc.recurrence.counters import FromCounter, build_counter
 from parc.recurrence.fit import Extent
 from parc.recurrence.groups import Group, find_groups
-from parc.recurrence.reads import FromOutside, FromSequence, FromStep, Read, Recurrences, StepMap
+from parc.recurrence.reads import FromOutside, FromSequence, FromStep, Read, Recurrences, StepMap, is_early
 from parc.recurrence.symbolic import SymbolicCloner
 from parc.recurrence.trace import Node, Source
 
@@ -192,7 +193,8 @@ class _Builder:
     def _before(self, sources: Sources) -> ir.Value:
         """A value given to the first steps: a step of a loop that depends on none is computed again before it."""
         nodes = [s.node for s in sources]
-        if nodes[0] is None or nodes[0] not in self.found.steps[0].place:
+        steps = self.found.steps[0]
+        if nodes[0] is None or nodes[0] not in steps.place or not is_early(sources[0], steps):
             return self._outer(sources)
         instances = [n for n in nodes if n is not None]
         operands = [self._before(inputs) for inputs in zip(*(n.inputs for n in instances), strict=True)]
@@ -529,6 +531,8 @@ class _SystemWriter:
             return b._outer(read.sources)
         if isinstance(read, FromSequence):
             return self._slice(read, sources)
+        if isinstance(read, FromCounter):
+            return build_counter(read, sources, self.step, b.cloner)
         if b._is_local(r, read):
             return b._reshaped(self.local[(read.repetition, read.result)], sources)
         unknown = b._unknown_for(read.repetition, read.result, dict(read.given))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from itertools import combinations_with_replacement
 
 from torch_mlir import ir
@@ -66,6 +67,42 @@ class Extent:
         return expr if self.divisor == 1 else ir.AffineExpr.get_floor_div(expr, self.divisor)
 
 
+@dataclass(frozen=True)
+class StepMap:
+    """`factor * step + offset`."""
+
+    factor: int
+    offset: Extent
+
+    @property
+    def is_identity(self) -> bool:
+        return self.factor == 1 and self.offset == Extent(0)
+
+
+def fit_steps(points: Sequence[Sequence[tuple[int, int]]], sizes: Sequence[tuple[int, ...]]) -> StepMap | None:
+    """value = factor * step + offset(sizes), for every (step, value) of every trace, or None.
+
+    A trace may be too short to have any point, as long as one has two.
+    """
+    pair = next(((c[0], c[1]) for c in points if len(c) > 1), None)
+    if pair is None:
+        return None
+    (s0, v0), (s1, v1) = pair
+    if (v1 - v0) % (s1 - s0):
+        return None
+    factor = (v1 - v0) // (s1 - s0)
+    offsets, known = [], []
+    for column, size in zip(points, sizes, strict=True):
+        found = {value - factor * step for step, value in column}
+        if len(found) > 1:
+            return None
+        if found:
+            offsets.append(found.pop())
+            known.append(size)
+    offset = fit(offsets, known)
+    return None if offset is None else StepMap(factor, offset)
+
+
 def fit(values: Sequence[int], sizes: Sequence[Sequence[int]]) -> Extent | None:
     """The simplest extent that takes `values[k]` at the symbol values `sizes[k]`, or None.
 
@@ -73,6 +110,11 @@ def fit(values: Sequence[int], sizes: Sequence[Sequence[int]]) -> Extent | None:
     a product of two symbols.  Every trace must agree, so with more traces than unknowns the
     result is checked, not only solved for.
     """
+    return _fit(tuple(values), tuple(map(tuple, sizes)))
+
+
+@cache
+def _fit(values: tuple[int, ...], sizes: tuple[tuple[int, ...], ...]) -> Extent | None:
     if len(set(values)) == 1:
         return Extent(values[0])
     symbols = range(len(sizes[0]))

@@ -8,8 +8,8 @@ only equation that uses its results in the same step; otherwise it is an equatio
 from collections import defaultdict
 from dataclasses import dataclass
 
-from parc.recurrence.reads import FromOutside, FromSequence, FromStep, Recurrences
-from parc.recurrence.trace import Node
+from parc.recurrence.reads import FromOutside, FromSequence, FromStep, Recurrences, is_early
+from parc.recurrence.trace import Node, Source
 
 
 @dataclass
@@ -110,6 +110,12 @@ def _assign_levels(found: Recurrences, groups: list[Group]) -> None:
     def node_level(node: Node | None) -> int:
         return 0 if node is None else level_of_node.get(node, 0)
 
+    def given_level(source: Source) -> int:
+        """The first step of a loop may read what another loop ends with."""
+        if source.node not in steps.place or is_early(source, steps):
+            return node_level(source.node)
+        return group_of[steps.place[source.node][0].index].level + 1
+
     changed = True
     while changed:
         changed = False
@@ -131,7 +137,7 @@ def _assign_levels(found: Recurrences, groups: list[Group]) -> None:
                     if isinstance(read, FromStep):
                         level = max(level, group_of[read.repetition].level)
                         for _, sources in read.given:
-                            level = max(level, node_level(sources[0].node))
+                            level = max(level, given_level(sources[0]))
                     elif isinstance(read, FromOutside):
                         level = max(level, node_level(read.sources[0].node))
                     elif isinstance(read, FromSequence):

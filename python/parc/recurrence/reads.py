@@ -3,25 +3,15 @@
 All traces must agree: what is fitted on some instances is checked on every other one.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from parc.errors import CompileError
-from parc.recurrence.fit import Extent, fit
-from parc.recurrence.steps import Steps, access_of
-from parc.recurrence.trace import Node, Source
-
-
-@dataclass(frozen=True)
-class StepMap:
-    """`factor * step + offset`."""
-
-    factor: int
-    offset: Extent
-
-    @property
-    def is_identity(self) -> bool:
-        return self.factor == 1 and self.offset == Extent(0)
+from parc.recurrence.anchors import access_of, find_anchors, looped_dims, unshare
+from parc.recurrence.counters import FromCounter, fit_counter, release_counters
+from parc.recurrence.fit import Extent, StepMap, fit, fit_steps
+from parc.recurrence.steps import Steps, find_steps, splits
+from parc.recurrence.trace import Node, Source, Trace
 
 
 @dataclass(frozen=True)
@@ -51,7 +41,11 @@ class FromSequence:
     sizes: tuple[Extent, ...]
 
 
-Read = FromStep | FromOutside | FromSequence
+Read = FromStep | FromOutside | FromSequence | FromCounter
+
+
+Columns = Sequence[Sequence[tuple[int, Source]]]
+"""For every trace, (step, what is read there) in the order of steps."""
 
 
 @dataclass
@@ -71,6 +65,21 @@ class Recurrences:
     def samples(self, repetition: int) -> list[Node]:
         """One instance per trace."""
         return [s.repetitions[repetition].sample for s in self.steps]
+
+
+def recover(traces: Sequence[Trace]) -> Recurrences:
+    """Find the loops of the traces and how their steps read; raises `CompileError` where they are not regular."""
+    release_counters(traces)
+    traces = [unshare(t, dims) for t, dims in zip(traces, looped_dims(traces), strict=True)]
+    anchors = [find_anchors(t, dims) for t, dims in zip(traces, looped_dims(traces), strict=True)]
+    first: CompileError | None = None
+    for split in splits(traces, anchors):
+        try:
+            return find_recurrences([find_steps(*args) for args in zip(traces, anchors, split, strict=True)])
+        except CompileError as error:
+            first = first or error
+    assert first is not None
+    raise first
 
 
 def find_recurrences(steps: list[Steps]) -> Recurrences:
@@ -124,35 +133,33 @@ def _fail_irregular(node: Node, a: Steps, b: Steps) -> None:
 
 
 def _fit_read(found: Recurrences, r: int, position: int) -> Read:
+    """How input `position` of repetition `r` is read; `CompileError` where that is not regular."""
     instances = [s.repetitions[r] for s in found.steps]
-    for skipped in range(min(i.count for i in instances) - 1):
-        columns = [[(step, i.nodes[step].inputs[position]) for step in sorted(i.nodes)[skipped:]] for i in instances]
-        kinds: list[Callable[[Recurrences, list[list[tuple[int, Source]]]], Read | None]] = [
-            _outside,
-            _from_step,
-            _sequence,
-        ]
-        for kind in kinds:
-            read = kind(found, columns)
-            if read is None or (skipped and not isinstance(read, FromStep)):
-                continue
-            if not skipped:
-                return read
-            assert isinstance(read, FromStep)
-            start = found.first[r]
-            given = []
-            for step in range(start, start + skipped):
-                asked = read.at.factor * step + read.at.offset.constant
-                if not read.at.offset.is_constant or read.at.factor != 1:
-                    break
-                given.append((asked, tuple(i.nodes[step].inputs[position] for i in instances)))
-            if len(given) == skipped and all(
-                is_early(s, t) for _, sources in given for s, t in zip(sources, found.steps)
-            ):
-                return FromStep(read.repetition, read.result, read.at, tuple(given))
-    node = instances[0].sample
+    columns = [[(step, i.nodes[step].inputs[position]) for step in sorted(i.nodes)] for i in instances]
+    for kind in (_outside, _from_step, _counter, _sequence):
+        if read := kind(found, columns):
+            return read
+    for skipped in range(1, max(len(c) for c in columns) - 1):
+        read = _from_step(found, [c[skipped:] for c in columns])
+        if read is None or read.at.factor != 1 or not read.at.offset.is_constant:
+            continue
+        given = []
+        for k in range(min(skipped, min(len(c) for c in columns))):
+            step = columns[0][k][0]
+            given.append((step + read.at.offset.constant, tuple(c[k][1] for c in columns)))
+        if len(given) == skipped and all(
+            is_early(s, t) or not _depends_on(s, t, r)
+            for _, sources in given
+            for s, t in zip(sources, found.steps, strict=True)
+        ):
+            return replace(read, given=tuple(given))
     _explain_break(found, r, position)
+    node = instances[0].sample
     raise CompileError(f"input {position} of '{node.name}' does not come from a regular place", node.op.location)
+
+
+def _counter(found: Recurrences, columns: Columns) -> FromCounter | None:
+    return fit_counter(columns, found.sizes)
 
 
 def is_early(source: Source, steps: Steps) -> bool:
@@ -170,6 +177,20 @@ def is_early(source: Source, steps: Steps) -> bool:
         seen.add(repetition)
         pending += [s.node for s in node.inputs]
     return True
+
+
+def _depends_on(source: Source, steps: Steps, repetition: int) -> bool:
+    """Whether a value needs any step of a repetition; one that does not can be the end of another loop."""
+    pending, visited = [source.node], set()
+    while pending:
+        node = pending.pop()
+        if node is None or node in visited:
+            continue
+        visited.add(node)
+        if node in steps.place and steps.place[node][0].index == repetition:
+            return True
+        pending += [s.node for s in node.inputs]
+    return False
 
 
 def _explain_break(found: Recurrences, r: int, position: int) -> None:
@@ -195,7 +216,7 @@ def _explain_break(found: Recurrences, r: int, position: int) -> None:
         previous = now
 
 
-def _outside(found: Recurrences, columns: list[list[tuple[int, Source]]]) -> FromOutside | None:
+def _outside(found: Recurrences, columns: Columns) -> FromOutside | None:
     """The same value in all steps."""
     for steps, column in zip(found.steps, columns, strict=True):
         source = column[0][1]
@@ -204,7 +225,7 @@ def _outside(found: Recurrences, columns: list[list[tuple[int, Source]]]) -> Fro
     return FromOutside(tuple(column[0][1] for column in columns))
 
 
-def _from_step(found: Recurrences, columns: list[list[tuple[int, Source]]]) -> FromStep | None:
+def _from_step(found: Recurrences, columns: Columns) -> FromStep | None:
     """The same repetition, at a step that is an affine function of this one."""
     origin: tuple[int, int] | None = None
     points: list[list[tuple[int, int]]] = []
@@ -218,13 +239,13 @@ def _from_step(found: Recurrences, columns: list[list[tuple[int, Source]]]) -> F
                 return None
             origin = (repetition.index, source.result)
             points[-1].append((step, at))
-    at_map = _fit_steps(points, found.sizes)
+    at_map = fit_steps(points, found.sizes)
     if at_map is None or origin is None:
         return None
     return FromStep(origin[0], origin[1], at_map, ())
 
 
-def _sequence(found: Recurrences, columns: list[list[tuple[int, Source]]]) -> FromSequence | None:
+def _sequence(found: Recurrences, columns: Columns) -> FromSequence | None:
     """A slice of one sequence, with offsets that are affine functions of the step."""
     sequences: list[Source] = []
     offsets: list[list[list[tuple[int, int]]]] = []
@@ -245,24 +266,8 @@ def _sequence(found: Recurrences, columns: list[list[tuple[int, Source]]]) -> Fr
             for d, start in enumerate(starts):
                 per_dim[d].append((step, start))
         offsets.append(per_dim)
-    maps = [_fit_steps([per_dim[d] for per_dim in offsets], found.sizes) for d in range(len(sizes[0]))]
+    maps = [fit_steps([per_dim[d] for per_dim in offsets], found.sizes) for d in range(len(sizes[0]))]
     extents = [fit(values, found.sizes) for values in zip(*sizes, strict=True)]
     if any(m is None for m in maps) or any(e is None for e in extents):
         return None
     return FromSequence(tuple(sequences), tuple(m for m in maps if m), tuple(e for e in extents if e))
-
-
-def _fit_steps(points: Sequence[Sequence[tuple[int, int]]], sizes: Sequence[tuple[int, ...]]) -> StepMap | None:
-    """value = factor * step + offset(sizes), for every (step, value) of every trace."""
-    (s0, v0), (s1, v1) = points[0][0], points[0][1]
-    if (v1 - v0) % (s1 - s0):
-        return None
-    factor = (v1 - v0) // (s1 - s0)
-    offsets = []
-    for column in points:
-        found = {value - factor * step for step, value in column}
-        if len(found) != 1:
-            return None
-        offsets.append(found.pop())
-    offset = fit(offsets, sizes)
-    return None if offset is None else StepMap(factor, offset)

@@ -113,12 +113,15 @@ class SymbolicCloner:
         """Point the copied regions at copies of what they capture."""
         if not clone.regions:
             return
-        originals = [captured_values(o) for o in ops]
+        originals = [region_captures(o) for o in ops]
         replacement: dict[ir.Value, ir.Value] = {}
-        fresh = iter(values)
+        variables = sum(not is_constant(v) for v in originals[0])
+        fresh, counters = iter(values[:variables]), iter(values[variables:])
         for instances in zip(*originals, strict=True):
             with ir.InsertionPoint(clone):
-                if is_constant(instances[0]):
+                if is_constant(instances[0]) and len(values) > variables:
+                    copies = next(counters)
+                elif is_constant(instances[0]):
                     copies = self._arith_constant([v.owner.operation for v in instances], [])
                 else:
                     copies = next(fresh)
@@ -224,7 +227,7 @@ def is_constant(value: ir.Value) -> bool:
     return isinstance(value, ir.OpResult) and value.owner.name == "arith.constant"
 
 
-def captured_values(op: ir.Operation) -> list[ir.Value]:
+def region_captures(op: ir.Operation) -> list[ir.Value]:
     """Values that the regions of an operation use but do not define, in order of first use."""
     inside: set[ir.Value] = set()
     captured: list[ir.Value] = []

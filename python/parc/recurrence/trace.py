@@ -1,16 +1,22 @@
 """One static trace as a light graph: nodes, the values they read, and what each value depends on."""
 
-from dataclasses import dataclass, field
+from collections.abc import Hashable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from torch_mlir import ir
 
-from parc.recurrence.symbolic import captured_values, is_constant
+from parc.recurrence.symbolic import is_constant, region_captures
 
 #: Reshapes are looked through: a value and its reshapes are the same value.
 _RESHAPES = ("tensor.expand_shape", "tensor.collapse_shape")
 #: Take a part of a tensor or change its layout; never evidence of a repeated step on their own.
 VIEWS = (*_RESHAPES, "tensor.extract_slice", "tensor.cast", "linalg.transpose", "tensor.empty")
+#: Attributes that hold sizes, which differ from trace to trace.
+_SIZES = ("static_sizes", "static_output_shape", "static_low", "static_high", "value", "operandSegmentSizes")
+
+Root = tuple[int, int]
+"""A value before reshapes: (index of its node, number of the result), or (-1, number of the argument)."""
 
 
 @dataclass(eq=False)
@@ -22,7 +28,11 @@ class Node:
     #: What it reads, reshapes removed: operands first, then values captured by its region.
     inputs: list["Source"]
     #: Everything about the operation but its inputs, equal for two instances of one step.
-    key: str
+    key: Hashable
+    #: The same without sizes: equal for instances of one operation in traces of different sizes.
+    kind: Hashable
+    #: Scalar constants that its region uses, in order; a part of the key unless they change from step to step.
+    constants: tuple["Source", ...] = ()
 
     @property
     def name(self) -> str:
@@ -41,96 +51,132 @@ class Source:
     type: ir.Type | None = field(default=None, compare=False)
 
     @cached_property
-    def root(self) -> tuple[int, int]:
+    def root(self) -> Root:
         """A hashable name of the value before reshapes."""
         return (-1, self.argument) if self.node is None else (self.node.index, self.result)
 
 
 @dataclass
 class Trace:
-    """A straight-line function with static shapes."""
+    """A straight-line function with static shapes, called with one value for every symbol (`sizes`)."""
 
     func: ir.Operation
     sizes: tuple[int, ...]
     nodes: list[Node] = field(default_factory=list)
     results: list[Source] = field(default_factory=list)
+    #: `parc.kind` of every argument.
     kinds: list[str] = field(default_factory=list)
 
     @property
     def arguments(self) -> list[ir.Value]:
         return list(self.func.regions[0].blocks[0].arguments)
 
-    def _source(self, value: ir.Value) -> Source:
-        reshapes: list[ir.Operation] = []
-        type_ = value.type
-        while isinstance(value, ir.OpResult) and value.owner.name in _RESHAPES:
-            reshapes.insert(0, value.owner.operation)
-            value = value.owner.operands[0]
-        if isinstance(value, ir.BlockArgument):
-            return Source(None, 0, value.arg_number, tuple(reshapes), type_)
-        return Source(self._by_value[value], value.result_number, -1, tuple(reshapes), type_)
-
-    @cached_property
-    def _by_value(self) -> dict[ir.Value, Node]:
-        return {}
+    def type_of(self, root: Root) -> ir.Type:
+        """The type of a value before reshapes."""
+        index, result = root
+        return self.arguments[result].type if index == -1 else self.nodes[index].op.results[result].type
 
     @staticmethod
     def read(func: ir.Operation, sizes: tuple[int, ...]) -> "Trace":
         """Build the graph of a function."""
-        trace = Trace(func, sizes)
+        return _Reader(func, sizes).trace
+
+    def with_copies(self, shared: set[Node]) -> "Trace":
+        """This trace with every node of `shared` run once for each user, just before it, instead of once for all."""
+        result = Trace(self.func, self.sizes, kinds=self.kinds)
+        made: dict[Node, Node] = {}
+
+        def add(node: Node, own: dict[Node, Node]) -> Node:
+            inputs = [translate(s, own) for s in node.inputs]
+            result.nodes.append(replace(node, index=len(result.nodes), inputs=inputs))
+            return result.nodes[-1]
+
+        def translate(source: Source, own: dict[Node, Node]) -> Source:
+            node = source.node
+            if node is None:
+                return source
+            if node in shared and node not in own:
+                own[node] = add(node, own)
+            return replace(source, node=own[node] if node in shared else made[node])
+
+        for node in self.nodes:
+            if node not in shared:
+                made[node] = add(node, {})
+        own: dict[Node, Node] = {}
+        result.results = [translate(s, own) for s in self.results]
+        return result
+
+
+class _Reader:
+    """Builds a `Trace` from a function."""
+
+    def __init__(self, func: ir.Operation, sizes: tuple[int, ...]) -> None:
+        self.trace = Trace(func, sizes)
+        self.values: dict[ir.Value, Source] = {}
         attrs = func.attributes["arg_attrs"] if "arg_attrs" in func.attributes else None
-        for i in range(len(trace.arguments)):
+        for i, argument in enumerate(self.trace.arguments):
             known = attrs is not None and "parc.kind" in attrs[i]
-            trace.kinds.append(attrs[i]["parc.kind"].value if known else "input")
+            self.trace.kinds.append(attrs[i]["parc.kind"].value if known else "input")
+            self.values[argument] = Source(None, 0, i, (), argument.type)
         for op in func.regions[0].blocks[0].operations:
-            operation = op.operation
-            if operation.name in _RESHAPES:
-                continue
-            body, captured = _describe_regions(operation)
-            values = [*operation.operands, *captured]
-            inputs = [trace._source(v) for v in values]
-            if operation.name == "func.return":
-                trace.results = inputs
-                continue
-            node = Node(len(trace.nodes), operation, inputs, _key(operation, body, values))
-            trace.nodes.append(node)
-            for result in operation.results:
-                trace._by_value[result] = node
-        return trace
+            self._add(op.operation)
+
+    def _add(self, op: ir.Operation) -> None:
+        if op.name in _RESHAPES:
+            source, value = self.values[op.operands[0]], op.results[0]
+            self.values[value] = replace(source, reshapes=(*source.reshapes, op), type=value.type)
+            return
+        if op.name == "func.return":
+            self.trace.results = [self.values[v] for v in op.operands]
+            return
+        body, captured, constants = _describe_regions(op)
+        values = [*op.operands, *captured]
+        attributes = [(name, op.attributes[name]) for name in op.attributes]
+        sizeless = tuple((name, a) for name, a in attributes if name not in _SIZES)
+        kind = (op.name, sizeless, body, tuple(_rank(v.type) for v in values))
+        types = tuple(v.type for v in (*op.results, *values))
+        node = Node(
+            len(self.trace.nodes),
+            op,
+            [self.values[v] for v in values],
+            (op.name, tuple(attributes), body, types, tuple(v.owner.attributes["value"] for v in constants)),
+            kind,
+            tuple(self.values[v] for v in constants),
+        )
+        self.trace.nodes.append(node)
+        for i, result in enumerate(op.results):
+            self.values[result] = Source(node, i, -1, (), result.type)
 
 
-def _key(op: ir.Operation, body: str, values: list[ir.Value]) -> str:
-    """The operation without its inputs."""
-    attributes = ";".join(f"{a}={op.attributes[a]}" for a in op.attributes)
-    types = ",".join(str(r.type) for r in op.results)
-    reads = ",".join(str(v.type) for v in values)
-    return f"{op.name}|{attributes}|{types}|{reads}|{body}"
+def _rank(type_: ir.Type) -> Hashable:
+    return type_.rank if isinstance(type_, ir.RankedTensorType) else type_
 
 
-def _describe_regions(op: ir.Operation) -> tuple[str, list[ir.Value]]:
-    """A canonical text of the regions, and the non-constant values they capture from outside."""
+def _describe_regions(op: ir.Operation) -> tuple[Hashable, list[ir.Value], list[ir.Value]]:
+    """A canonical form of the regions, and what they capture from outside: other values, then constants."""
     if not op.regions:
-        return "", []
-    outside = captured_values(op)
+        return (), [], []
+    outside = region_captures(op)
     captured = [v for v in outside if not is_constant(v)]
-    names = {v: str(v.owner.attributes["value"]) for v in outside if is_constant(v)}
-    names.update({v: f"outside{i}" for i, v in enumerate(captured)})
-    text: list[str] = []
+    constants = [v for v in outside if is_constant(v)]
+    names: dict[ir.Value, Hashable] = {v: ("outside", i) for i, v in enumerate(captured)}
+    names |= {v: ("constant", i) for i, v in enumerate(constants)}
+    found: list[Hashable] = []
 
     def visit(region: ir.Region) -> None:
         for block in region.blocks:
             for argument in block.arguments:
-                names[argument] = f"a{len(names)}"
+                names[argument] = len(names)
             for inner in block.operations:
                 operation = inner.operation
-                operands = ",".join(names[v] for v in operation.operands)
-                attributes = ";".join(f"{a}={operation.attributes[a]}" for a in operation.attributes)
-                text.append(f"{operation.name}({operands}){{{attributes}}}")
+                operands = tuple(names[v] for v in operation.operands)
+                attributes = tuple((a, operation.attributes[a]) for a in operation.attributes)
+                found.append((operation.name, operands, attributes))
                 for result in operation.results:
-                    names[result] = f"r{len(names)}"
+                    names[result] = len(names)
                 for nested in operation.regions:
                     visit(nested)
 
     for region in op.regions:
         visit(region)
-    return "\n".join(text), captured
+    return tuple(found), captured, constants

@@ -111,13 +111,12 @@ class _Entry:
         self.address = address
         self.argv: ctypes.Array[ctypes.c_void_p] = (ctypes.c_void_p * 0)()
         self._slots: ctypes.Array[ctypes.c_int64] = (ctypes.c_int64 * 0)()
-        self._buffers: list[Buffer] | None = None
 
     def bind(
         self, nthreads: int, arena: int, arena_size: int, symbols: tuple[int, ...], buffers: Sequence[Buffer]
     ) -> None:
         """Fill in the arguments: thread number, team size, arena, symbols, buffers."""
-        fields = [0, nthreads, arena, arena, 0, arena_size, 1, *symbols]
+        fields: list[ctypes.c_int64 | int] = [0, nthreads, arena, arena, 0, arena_size, 1, *symbols]
         for pointer, sizes in buffers:
             fields += (pointer, pointer, 0)
             fields += sizes

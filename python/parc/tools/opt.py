@@ -110,7 +110,7 @@ def _process(chunk: bytes | None, request: Request) -> bytes:
 
 def _schedule_comment(module: ir.Module) -> str:
     """What the schedule of each system amounts to, as comment lines."""
-    from parc.explain import schedule_comment  # imports islpy, which other stages may do without
+    from parc.report import schedule_comment  # imports islpy, which other stages may do without
 
     return schedule_comment(module)
 

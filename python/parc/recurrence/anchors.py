@@ -1,0 +1,164 @@
+"""What tells that an operation belongs to a loop: the parameters that it uses, or the slices of a sequence that it reads.
+
+Two operations alike that multiply by the same parameter, or that read different slices of the same sequence, are
+(almost always) the same line of the model in two steps of a loop.  They share an *anchor*.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable
+
+from torch_mlir import ir
+
+from parc.recurrence.trace import VIEWS, Node, Root, Source, Trace
+
+#: Fewer instances than this are no loop.
+MIN_STEPS = 3
+
+Anchors = dict[Node, Hashable]
+Looped = dict[Root, set[int]]
+"""For a value of a trace, its dimensions whose extent differs from trace to trace."""
+
+
+def looped_dims(traces: list[Trace]) -> list[Looped] | list[None]:
+    """For every trace, the dimensions that change with the sizes, of each value that all traces have.
+
+    With one trace nothing can be seen to change: None.
+    """
+    if len(traces) == 1:
+        return [None]
+    shapes: list[dict[Hashable, tuple[int, ...]]] = []
+    names = [_names(t) for t in traces]
+    for trace, named in zip(traces, names, strict=True):
+        found: dict[Hashable, tuple[int, ...]] = {}
+        for root, name in named.items():
+            type_ = trace.type_of(root)
+            if isinstance(type_, ir.RankedTensorType):
+                found.setdefault(name, tuple(type_.shape))
+        shapes.append(found)
+    changing: dict[Hashable, set[int]] = {}
+    for name in set(shapes[0]).intersection(*shapes[1:]):
+        extents = zip(*(s[name] for s in shapes), strict=True)
+        changing[name] = {d for d, values in enumerate(extents) if len(set(values)) > 1}
+    return [{root: changing[name] for root, name in named.items() if name in changing} for named in names]
+
+
+def _names(trace: Trace) -> dict[Root, Hashable]:
+    """A name for every value, equal in all traces: what computes it from what, sizes left out."""
+    names: dict[Root, Hashable] = {(-1, i): hash(("argument", i)) for i in range(len(trace.arguments))}
+    for node in trace.nodes:
+        name = hash((node.kind, tuple(names[s.root] for s in node.inputs)))
+        names.update({(node.index, i): hash((name, i)) for i in range(len(node.op.results))})
+    return names
+
+
+def parameter_derived(trace: Trace) -> set[Root]:
+    """Values that depend on parameters and constants alone, on at least one parameter or constant table."""
+    derived: set[Root] = {(-1, i) for i, kind in enumerate(trace.kinds) if kind == "parameter"}
+    constant: set[Root] = set()
+    for node in trace.nodes:
+        roots = [s.root for s in node.inputs]
+        if not all(r in derived or r in constant for r in roots):
+            continue
+        table = node.name == "arith.constant" and _is_table(node.op)
+        target = derived if table or any(r in derived for r in roots) else constant
+        target.update((node.index, i) for i in range(len(node.op.results)))
+    return derived
+
+
+def _is_table(constant: ir.Operation) -> bool:
+    value = constant.attributes["value"]
+    return isinstance(value, ir.DenseElementsAttr) and not value.is_splat
+
+
+def access_of(source: Source) -> tuple[Source, tuple[int, ...], tuple[int, ...]] | None:
+    """(sequence, offsets, sizes) when the value is a slice, else None."""
+    node = source.node
+    if node is None or node.name != "tensor.extract_slice":
+        return None
+    return node.inputs[0], tuple(node.op.attributes["static_offsets"]), tuple(node.op.attributes["static_sizes"])
+
+
+def is_step(sequence: Source, sizes: tuple[int, ...], looped: Looped | None) -> bool:
+    """Whether a slice of these sizes takes one step out of a sequence (rather than, say, one layer's state)."""
+    shape = sequence.type.shape  # type: ignore[union-attr]
+    cut = {d for d, (s, extent) in enumerate(zip(sizes, shape, strict=True)) if s != extent}
+    return bool(cut if looped is None else cut & looped.get(sequence.root, set()))
+
+
+def find_anchors(trace: Trace, looped: Looped | None) -> Anchors:
+    """For every anchored node, what anchors it: parameters where it uses any, else slices of sequences."""
+    derived = parameter_derived(trace)
+    candidates: dict[Node, list[tuple[bool, Hashable]]] = {}
+    uses: Counter[Hashable] = Counter()
+    for node in trace.nodes:
+        if node.name in VIEWS or node.name in ("linalg.fill", "arith.constant"):
+            continue
+        found: list[tuple[bool, Hashable]] = []
+        for position, source in enumerate(node.inputs):
+            if source.root in derived and node.name != "tensor.concat":
+                found.append((True, (position, source.root)))
+            elif access := access_of(source):
+                sequence, _, sizes = access
+                if sequence.root not in derived and is_step(sequence, sizes, looped):
+                    found.append((False, (position, sequence.root, sizes)))
+        uses.update((node.key, token) for _, token in found)
+        candidates[node] = found
+    anchors: Anchors = {}
+    varying: set[Node] = set()
+    for node in trace.nodes:
+        valid = [t for t in candidates.get(node, ()) if uses[(node.key, t[1])] >= MIN_STEPS]
+        chosen = [t for is_parameter, t in valid if is_parameter]
+        if not chosen:
+            # A slice of something that is itself computed in a step is a part of it, not a step of a sequence.
+            chosen = [t for _, t in valid if _sequence_of(node, t).node not in varying]
+        if chosen:
+            anchors[node] = tuple(chosen)
+        if chosen or any(s.node in varying for s in node.inputs):
+            varying.add(node)
+    return anchors
+
+
+def _sequence_of(node: Node, token: Hashable) -> Source:
+    """The sequence that a slice token of `find_anchors` speaks of."""
+    access = access_of(node.inputs[token[0]])  # type: ignore[index]
+    assert access is not None
+    return access[0]
+
+
+def unshare(trace: Trace, looped: Looped | None) -> Trace:
+    """Undo the merging of equal first steps.
+
+    Two layers with the same weight that both start from zeros compute the same first product, and common
+    subexpression elimination makes it one operation.  Every user gets its own again, so that each layer has
+    as many steps as the others.
+    """
+    anchors = find_anchors(trace, looped)
+    classes: dict[Hashable, list[Node]] = defaultdict(list)
+    for node, anchor in anchors.items():
+        classes[(node.key, anchor)].append(node)
+    early = _before_loops(trace, looped)
+    shared: set[Node] = set()
+    for node in trace.nodes:
+        if node not in early:
+            continue
+        members = classes[(node.key, anchors[node])] if node in anchors else []
+        if any(m not in early for m in members) or any(s.node in shared for s in node.inputs):
+            shared.add(node)
+    return trace.with_copies(shared) if _used_often(trace, shared) else trace
+
+
+def _before_loops(trace: Trace, looped: Looped | None) -> set[Node]:
+    """Nodes that depend on no step of a sequence."""
+    early: set[Node] = set()
+    for node in trace.nodes:
+        access = access_of(Source(node, 0)) if node.name == "tensor.extract_slice" else None
+        if access is not None and is_step(access[0], access[2], looped):
+            continue
+        if all(s.node is None or s.node in early for s in node.inputs):
+            early.add(node)
+    return early
+
+
+def _used_often(trace: Trace, nodes: Iterable[Node]) -> bool:
+    uses = Counter(s.node for n in trace.nodes for s in set(n.inputs))
+    return any(uses[n] > 1 for n in nodes)
