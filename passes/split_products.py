@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch_mlir import ir
-from torch_mlir.dialects import tensor
+from torch_mlir.dialects import linalg, tensor
 
 from parc.errors import CompileError
 from parc.passbase import Pass
@@ -121,6 +121,15 @@ def _named(equation: ir.Operation, name: str) -> list[ir.Operation]:
     return [o.operation for o in equation.regions[0].blocks[0].operations if o.operation.name == name]
 
 
+def _reduces(op: ir.Operation) -> bool:
+    """Whether an operation combines elements of a tile with each other."""
+    maps = linalg.get_indexing_maps(op.opview) if op.name.startswith("linalg.") else None
+    if maps is None:
+        return False
+    result = ir.AffineMapAttr(maps[len(maps) - 1]).value
+    return result.n_dims > len(result.results)
+
+
 def _is_outside(value: ir.Value, equation: ir.Operation) -> bool:
     """Whether a value is defined outside the equation's body."""
     block = equation.regions[0].blocks[0]
@@ -147,20 +156,18 @@ class _Splitter:
         #: Operations that any stage can repeat for itself: reads, their views, empty and constant tensors.
         self.shared: set[ir.Operation] = set()
         self.level: dict[ir.Operation, int] = {}
+        #: Products, and what is computed from one of the same level.
+        self.from_product: set[ir.Operation] = set()
         self.inputs: list[ir.Operation] = []
+        self.is_recurrent = any(o.operands[0] in cyclic for o in _named(equation, "parc.read"))
 
     def run(self) -> None:
         for op in self.block.operations:
             self._place(op.operation)
         depth = max(self.level.values(), default=0)
-        is_recurrent = any(o.operands[0] in self.cyclic for o in _named(self.equation, "parc.read"))
-        products = self.inputs if is_recurrent else []
-        for op in self.inputs:
-            if not is_recurrent:
-                self.level[op] = self._operand_level(op)
-        if not products and depth == 0:
+        if not self.inputs and depth == 0:
             return
-        stages = [_Stage(f"{self.label}_in{i}", [op]) for i, op in enumerate(products)]
+        stages = [_Stage(f"{self.label}_in{i}", [op]) for i, op in enumerate(self.inputs)]
         for level in range(depth + 1):
             name = self.label if level == depth else f"{self.label}_stage{level}"
             ops = [o.operation for o in self.block.operations if self.level.get(o.operation) == level]
@@ -174,13 +181,25 @@ class _Splitter:
         position = _PRODUCTS.get(op.name)
         if position is not None and _is_outside(op.operands[1 - position], self.equation):
             tile = op.operands[position]
-            if self._is_shared(tile) and self._is_zero(op.operands[2]) and not self._reads_cycle(tile):
+            is_input = self._is_shared(tile) and self._is_zero(op.operands[2]) and not self._reads_cycle(tile)
+            if self.is_recurrent and is_input:
                 self.inputs.append(op)
                 return
             waits = 0 if self._is_shared(tile) else 1
             self.level[op] = max(self._value_level(tile) + waits, self._value_level(op.operands[2]))
+            self.from_product.add(op)
             return
-        self.level[op] = self._operand_level(op)
+        level = self._operand_level(op)
+        products = [o for o in self._owners(op) & self.from_product if self.level[o] == level]
+        if products and _reduces(op):
+            level += 1  # A kernel has whole sums only after all of its products: a layer norm of gates waits for them.
+        elif products:
+            self.from_product.add(op)
+        self.level[op] = level
+
+    def _owners(self, op: ir.Operation) -> set[ir.Operation]:
+        """The operations that the operands come from."""
+        return {v.owner.operation for v in op.operands if not isinstance(v.owner, ir.Block)}
 
     def _operand_level(self, op: ir.Operation) -> int:
         return max((self._value_level(v) for v in op.operands), default=0)

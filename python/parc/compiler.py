@@ -50,15 +50,15 @@ class Progress:
 def compile_imported(imported: Imported, options: Options, name: str) -> tuple[Compiled, ir.Module]:
     """The callable, and a copy of the scheduled module for reports; CompileError when it cannot be made."""
     module, progress = imported.module, Progress(name)
-    schedule(imported, options, progress)
+    done = schedule(imported, options, progress)
     scheduled = ir.Module.parse(str(module), module.context)
-    _run_stages(module, "loops", options, progress)
+    _run_stages(module, stages_after(done, "loops"), options, progress)
     main = find_function(module, "main")
     if main is None:
-        raise CompileError("the module has no function @main")
+        raise CompileError("the module has no function @main of the func dialect")
     signature = Signature.of(main, imported.least, imported.unsigned)
     _check_names(signature.parameters, imported.parameters)
-    _run_stages(module, "llvm", options, progress)
+    _run_stages(module, stages_after("loops", "llvm"), options, progress)
     progress("machine code")
     executable = Executable(module, Team(options.threads or None))
     compiled = Compiled(executable, signature, Parameters(signature.parameters, imported.parameters, imported.owner))
@@ -68,15 +68,22 @@ def compile_imported(imported: Imported, options: Options, name: str) -> tuple[C
     return compiled, scheduled
 
 
-def schedule(imported: Imported, options: Options, progress: Progress) -> None:
-    """Take an imported module of any earlier stage to scheduled systems, in place."""
-    _run_stages(imported.module, "schedule", options, progress, imported.sizes)
+def schedule(imported: Imported, options: Options, progress: Progress) -> str:
+    """Take an imported module to scheduled systems, in place; the stage that it is at then, a later one if it was."""
+    at = stage_of(imported.module)
+    stages = stages_after(at, "schedule")
+    _run_stages(imported.module, stages, options, progress, imported.sizes)
+    return stages[-1] if stages or at is None else at
 
 
 def _run_stages(
-    module: ir.Module, last: str, options: Options, progress: Progress, sizes: Mapping[str, int] | None = None
+    module: ir.Module,
+    stages: Sequence[str],
+    options: Options,
+    progress: Progress,
+    sizes: Mapping[str, int] | None = None,
 ) -> None:
-    for stage in stages_after(stage_of(module), last):
+    for stage in stages:
         progress(stage)
         run_pipeline(module, stage_steps(stage, strategy=options.strategy, threads=options.threads, sizes=sizes))
 

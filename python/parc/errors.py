@@ -19,6 +19,10 @@ class CallError(ParcError, ValueError):
     """A compiled program was called with arguments that it does not take."""
 
 
+class UsageError(ParcError, ValueError):
+    """A pass, an option or a pipeline that does not exist or is not written well."""
+
+
 def source_line(location: ir.Location | None) -> str:
     """The first `file:line[:column]` in a location, or an empty string."""
     if location is None:

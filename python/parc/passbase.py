@@ -5,6 +5,8 @@ from typing import ClassVar
 
 from torch_mlir import ir
 
+from parc.errors import UsageError
+
 
 class Pass:
     """A module-to-module rewrite; subclasses are dataclasses with typed options and defaults."""
@@ -33,7 +35,7 @@ class Pass:
             key, _, value = item.partition("=")
             if key not in kinds:
                 known = ", ".join(kinds) or "none"
-                raise ValueError(f"pass {cls.name} has no option '{key}' (options: {known})")
+                raise UsageError(f"pass {cls.name} has no option '{key}' (options: {known})")
             values[key] = _parse(kinds[key][0], value, f"{cls.name}: option {key}")
         return cls(**values)
 
@@ -41,11 +43,11 @@ class Pass:
 def _parse(kind: object, value: str, where: str) -> object:
     if kind in (bool, "bool"):
         if value.lower() not in ("true", "false", "1", "0", ""):
-            raise ValueError(f"{where} takes true or false, not '{value}'")
+            raise UsageError(f"{where} takes true or false, not '{value}'")
         return value.lower() in ("true", "1", "")
     if kind in (int, "int"):
         try:
             return int(value)
         except ValueError:
-            raise ValueError(f"{where} takes an integer, not '{value}'") from None
+            raise UsageError(f"{where} takes an integer, not '{value}'") from None
     return value

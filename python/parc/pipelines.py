@@ -18,7 +18,7 @@ from torch_mlir import ir
 from torch_mlir.passmanager import ExternalPass, PassManager
 
 import parc.passes
-from parc.errors import CompileError
+from parc.errors import CompileError, UsageError
 from parc.passbase import Pass
 
 # Stage -> steps, in the order that data takes. `$strategy`, `$threads` and `$sizes` are the caller's choices.
@@ -93,13 +93,13 @@ def is_ours(name: str) -> bool:
 
 
 def own_pass(name: str, options: str = "") -> Pass:
-    """One of parc's passes, by its name or a short one; ValueError for an option that it does not have."""
+    """One of parc's passes, by its name or a short one; UsageError for an option that it does not have."""
     name, _, given = ALIASES.get(name, name).partition("{")
     return pass_type(name).from_text(f"{given.removesuffix('}')} {options}")
 
 
 def stages_after(done: str | None, last: str) -> list[str]:
-    """The stages of `PIPELINES` after `done` (None: from the first) up to and including `last`."""
+    """The stages of `PIPELINES` after `done` (None: from the first) up to and including `last`; none if it is done."""
     names = list(PIPELINES)
     first = 0 if done not in names else names.index(done) + 1
     return names[first : names.index(last) + 1] if last in names else []
@@ -136,7 +136,7 @@ def stage_steps(
 
 
 def parse_pipeline(text: str) -> list[Step]:
-    """The steps of a textual pipeline, with or without `builtin.module(...)` around it; ValueError when malformed.
+    """The steps of a textual pipeline, with or without `builtin.module(...)` around it; UsageError when malformed.
 
     Upstream steps are only cut out here; `run_pipeline` checks their names.
     """
@@ -153,7 +153,7 @@ def run_pipeline(
     """Run the steps on `module`, in place; CompileError from the first that fails.
 
     `print_after_all` prints the IR after every pass and `timing` the time of each, both to stderr.
-    A step that names no pass or option is a ValueError, before any step has run.
+    A step that names no pass or option is a UsageError, before any step has run.
     """
     failure: list[Exception] = []
 
@@ -208,7 +208,7 @@ def _add_upstream(manager: PassManager, step: str) -> None:
         name = step.partition("{")[0]
         near = difflib.get_close_matches(name, [*pass_names(), *ALIASES], n=1)
         hint = f" (did you mean '{near[0]}'?)" if near else ""
-        raise ValueError(f"in the step '{step}': {message[2] or message[0]}{hint}") from None
+        raise UsageError(f"in the step '{step}': {message[2] or message[0]}{hint}") from None
 
 
 def _parse_step(text: str) -> Step:
@@ -216,12 +216,12 @@ def _parse_step(text: str) -> Step:
     name = name.strip()
     if is_ours(name):
         if braces and not rest.rstrip().endswith("}"):
-            raise ValueError(f"missing '}}' after the options in '{text}'")
+            raise UsageError(f"missing '}}' after the options in '{text}'")
         return own_pass(name, rest.rstrip().removesuffix("}"))
     nested = _split_anchor(text)[1]
     for inner in _split_commas(nested):
         if is_ours(inner.partition("{")[0].strip()):
-            raise ValueError(f"'{inner}' works on the whole module: take it out of '{text}'")
+            raise UsageError(f"'{inner}' works on the whole module: take it out of '{text}'")
     return text
 
 
@@ -242,12 +242,12 @@ def _split_commas(text: str) -> Iterator[str]:
         elif char in ")}]":
             depth -= 1
             if depth < 0:
-                raise ValueError(f"unbalanced '{char}' in the pipeline '{text}'")
+                raise UsageError(f"unbalanced '{char}' in the pipeline '{text}'")
         elif char == "," and depth == 0:
             yield _item(text, start, i)
             start = i + 1
     if depth:
-        raise ValueError(f"a bracket is left open in the pipeline '{text}'")
+        raise UsageError(f"a bracket is left open in the pipeline '{text}'")
     if text.strip():
         yield _item(text, start, len(text))
 
@@ -255,5 +255,5 @@ def _split_commas(text: str) -> Iterator[str]:
 def _item(text: str, start: int, end: int) -> str:
     item = text[start:end].strip()
     if not item:
-        raise ValueError(f"an empty step in the pipeline '{text}'")
+        raise UsageError(f"an empty step in the pipeline '{text}'")
     return item

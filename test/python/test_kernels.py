@@ -468,13 +468,61 @@ def test_rows_that_share_rows_of_operands(
     check(program, {"k": k, "v": v, "s": s, "m": mask, "decay": decay}, {"s": expected}, shares)
 
 
+@few
+@given(rows=counts, units=units_, dtype=dtypes, target=targets, shares=shares_)
+def test_normalised_units(rows: int, units: int, dtype: str, target: VectorTarget, shares: tuple[int, int]) -> None:
+    """A softmax of x + v: reductions of computed values along the units, one of them around another."""
+    state = f"?x{units}x{dtype}"
+    body = read("x_t", "x", state) + f"%low = arith.constant -3.0e+38 : {dtype}\n%zero = arith.constant 0.0 : {dtype}\n"
+    body += pointwise(
+        "a", f"%y = arith.addf %x_t_v, %v_v : {dtype}", [("x_t", state, "id"), ("v", f"{units}x{dtype}", "row")], state
+    )
+    reduce = f"""%{{0}}_e = tensor.empty(%B) : tensor<?x{dtype}>
+      %{{0}}_s = linalg.fill ins(%{{1}} : {dtype}) outs(%{{0}}_e : tensor<?x{dtype}>) -> tensor<?x{dtype}>
+      %{{0}} = linalg.reduce ins(%{{2}} : tensor<{state}>) outs(%{{0}}_s : tensor<?x{dtype}>) dimensions = [1]
+        (%in: {dtype}, %so_far: {dtype}) {{{{
+          %r = arith.{{3}} %in, %so_far : {dtype}
+          linalg.yield %r : {dtype}
+        }}}}
+    """
+    body += reduce.format("m", "low", "a", "maximumf")
+    code = f"%d = arith.subf %a_v, %m_v : {dtype}\n%y = math.exp %d : {dtype}"
+    body += pointwise("e", code, [("a", state, "id"), ("m", f"?x{dtype}", "column")], state)
+    body += reduce.format("n", "zero", "e", "addf")
+    code = f"%y = arith.divf %e_v, %n_v : {dtype}"
+    body += pointwise("h_new", code, [("e", state, "id"), ("n", f"?x{dtype}", "column")], state)
+    program = compiled(body, {"x": f"?x{state}", "v": f"{units}x{dtype}"}, {"h": state}, target)
+    x, v = random(1, dtype, rows, units), random(2, dtype, units)
+    e = np.exp(x.astype("f8") + v)
+    check(program, {"x": x, "v": v}, {"h": e / e.sum(1, keepdims=True)}, shares)
+
+
+@few
+@given(rows=counts, units=units_, depth=st.integers(1, 9), dtype=dtypes, target=targets, shares=shares_)
+def test_sum_over_rows_of_a_tile(
+    rows: int, units: int, depth: int, dtype: str, target: VectorTarget, shares: tuple[int, int]
+) -> None:
+    """What linear attention reads from its matrix state: query[rows, depth] times state[rows, depth, units]."""
+    state, query = f"?x{depth}x{units}x{dtype}", f"?x{depth}x{dtype}"
+    body = read("s_t", "s", state) + read("q_t", "q", query) + zeros("z", f"?x{units}x{dtype}")
+    body += f"""%h_new = linalg.generic {{indexing_maps = [#ik, #ikj, #ij],
+        iterator_types = ["parallel", "parallel", "reduction"]}}
+        ins(%q_t, %s_t : tensor<{query}>, tensor<{state}>) outs(%z : tensor<?x{units}x{dtype}>) {{
+      ^bb0(%a: {dtype}, %b: {dtype}, %so_far: {dtype}):
+        %ab = arith.mulf %a, %b : {dtype}
+        %y = arith.addf %so_far, %ab : {dtype}
+        linalg.yield %y : {dtype}
+      }} -> tensor<?x{units}x{dtype}>
+    """
+    maps = {"ik": "i, k", "ikj": "i, k, j", "ij": "i, j"}
+    text = "".join(f"#{name} = affine_map<(i, j, k) -> ({dims})>\n" for name, dims in maps.items())
+    known = {"s": f"?x{state}", "q": f"?x{query}"}
+    program = compiled(body, known, {"h": f"?x{units}x{dtype}"}, target, text)
+    s, q = random(1, dtype, rows, depth, units), random(2, dtype, rows, depth)
+    check(program, {"s": s, "q": q}, {"h": np.einsum("bk,bkj->bj", q.astype("f8"), s)}, shares)
+
+
 GENERAL = {
-    "a sum over the units": """
-      %z_e = tensor.empty(%B) : tensor<?xf32>
-      %sum = linalg.reduce ins(%x_t : tensor<?x8xf32>) outs(%z_e : tensor<?xf32>) dimensions = [1]
-        (%a: f32, %b: f32) { %s = arith.addf %a, %b : f32 linalg.yield %s : f32 }
-      %e = tensor.empty(%B) : tensor<?x8xf32>
-      %h_new = linalg.broadcast ins(%sum : tensor<?xf32>) outs(%e : tensor<?x8xf32>) dimensions = [1]""",
     "a product with a tile that the body computes": """
       %e = tensor.empty(%B) : tensor<?x8xf32>
       %y = linalg.exp ins(%x_t : tensor<?x8xf32>) outs(%e : tensor<?x8xf32>) -> tensor<?x8xf32>

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from torch_mlir import ir
 from torch_mlir.execution_engine import ExecutionEngine
 from torch_mlir.passmanager import PassManager
 
-from parc.runtime import Team, library_path
+from parc.runtime import Team, library_path, team
 
 # Every thread writes its number, then (after a barrier) adds what its right neighbour wrote, `steps` times.
 RING = """
@@ -143,6 +144,19 @@ def test_a_forked_child_gets_its_own_threads() -> None:
     assert os.waitstatus_to_exitcode(status) == 0
     ring.run()
     assert ring.data.tolist() == ring.expected()
+
+
+@pytest.mark.parametrize(
+    ("share", "cpus"), [("max 100000", None), ("100000 100000", 1), ("50000 100000", 1), ("", None)]
+)
+def test_a_share_of_the_cpus_is_respected(
+    share: str, cpus: int | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(team, "CPU_SHARE", tmp_path / "missing")
+    every = team.usable_cpus()
+    (tmp_path / "cpu.max").write_text(share)
+    monkeypatch.setattr(team, "CPU_SHARE", tmp_path / "cpu.max")
+    assert team.usable_cpus() == (cpus or every)
 
 
 def test_a_barrier_outside_a_run_returns() -> None:

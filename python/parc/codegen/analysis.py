@@ -90,20 +90,12 @@ class _Analysis:
             for (number, column, _), root in zip(outputs, roots, strict=True)
         )
         dtype = self._product_type(nodes) or element_type(written[0].array)
-        self._check_reductions(nodes)
         shapes = tuple((o.kind, o.extents[-1:], o.repeat, o.transposed, element_type(o.array)) for o in operands)
-        return Cell(dtype, self.units, operands, nodes, stores, key=(dtype, self.units, shapes, nodes, stores))
-
-    def _check_reductions(self, nodes: Sequence[Node]) -> None:
-        """Fail for a reduction that is the same for all units, but does not walk what it reads element by element."""
-        for reduction in (n for n in nodes if isinstance(n, Reduction)):
-            pending, loads = [reduction.argument], list[Load]()
-            while pending:
-                node = nodes[pending.pop()]
-                loads += [node] if isinstance(node, Load) else []
-                pending += () if isinstance(node, Reduction) else arguments_of(node)
-            if not any(load.stride for load in loads) and any(load.depth_stride > 1 for load in loads):
-                raise NotACellError
+        cell = Cell(dtype, self.units, operands, nodes, stores, key=(dtype, self.units, shapes, nodes, stores))
+        for number, node in enumerate(nodes):
+            if isinstance(node, Reduction):
+                _check_reduction(cell, number, node)
+        return cell
 
     def _product_type(self, nodes: Sequence[Node]) -> ir.Type | None:
         """The one type of all factors and sums; None without products."""
@@ -225,7 +217,10 @@ class _Analysis:
 
         def new_node(v: ir.Value) -> int:
             if isinstance(v.owner, ir.Block) and v.owner == view.block:
-                return self._element(*view.input(ir.BlockArgument(v).arg_number, reduced))
+                number = ir.BlockArgument(v).arg_number
+                if reduced and number >= view.input_count:
+                    raise NotACellError  # It depends on what was combined before.
+                return self._element(*view.input(number, reduced))
             op, constant = defining_op(v), splat(v)
             if constant is not None:
                 return self._node(Constant(constant))
@@ -334,3 +329,19 @@ class _Analysis:
         op = self._body_op(piece.value)
         below = None if op is None else view_pieces(op, piece, along)
         return [piece] if below is None else [leaf for p in below for leaf in self._pieces(p, along)]
+
+
+def _check_reduction(cell: Cell, number: int, reduction: Reduction) -> None:
+    """Fail for a reduction whose loops would step over elements, or compute costly functions again for every unit."""
+    by_unit = "unit" in cell.varies[number]
+    pending = [reduction.argument]
+    while pending:
+        argument = pending.pop()
+        node = cell.nodes[argument]
+        if "depth" not in cell.varies[argument]:
+            continue
+        if isinstance(node, Load) and not by_unit and node.depth_stride > 1:
+            raise NotACellError
+        if isinstance(node, Apply) and by_unit and "unit" not in cell.varies[argument]:
+            raise NotACellError
+        pending += arguments_of(node)

@@ -134,11 +134,12 @@ class Cell:
         """For every node, whether it differs by unit j and by the k of the reduction around it."""
         found: list[frozenset[Axis]] = []
         for node in self.nodes:
-            axes: frozenset[Axis] = frozenset().union(*(found[a] for a in arguments_of(node)))
+            axes = frozenset[Axis]().union(*(found[a] for a in arguments_of(node)))
             if isinstance(node, Load):
-                axes = frozenset([*["unit"] * bool(node.stride), *["depth"] * bool(node.depth_stride)])
+                axes |= {"unit"} if node.stride else set()
+                axes |= {"depth"} if node.depth_stride else set()
             elif isinstance(node, Contraction):
-                axes = frozenset(["unit"])
+                axes |= {"unit"}
             elif isinstance(node, Reduction):
                 axes -= {"depth"}
             found.append(axes)

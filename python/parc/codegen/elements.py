@@ -12,7 +12,6 @@ from torch_mlir.dialects import linalg
 
 from parc.codegen.irtools import defining_op
 
-
 # Operations that reductions combine values with: the name of the kind, and what changes nothing.
 COMBINING = {
     "arith.addf": ("add", -0.0),
@@ -63,7 +62,8 @@ class StructuredElement:
         self.maps = [ir.AffineMapAttr(m).value for m in maps]
         self.block = op.regions[0].blocks[0]
         self.result = ir.OpResult(value).result_number
-        self.out = len(op.operands) - len(op.results) + self.result
+        self.input_count = len(op.operands) - len(op.results)
+        self.out = self.input_count + self.result
         self.dims: dict[int, Index] = {}
         for expr, index in zip(self.maps[self.out].results, indices, strict=True):
             if not isinstance(expr, ir.AffineDimExpr):
@@ -114,7 +114,7 @@ class StructuredElement:
         """The operation that adds to (or compares with) what the result was so far, and the value that it adds."""
         value, so_far = self.yielded(), self.block.arguments[self.out]
         op = defining_op(value)
-        if op is None or op.operation.name not in COMBINING or len(list(so_far.uses)) != 1:
+        if op is None or op.operation.name not in COMBINING:
             return None
         left, right = op.operation.operands
         return None if so_far not in (left, right) else (op.operation, right if left == so_far else left)

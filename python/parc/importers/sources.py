@@ -3,8 +3,10 @@
 import importlib.util
 import os
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import FunctionType
 
 import torch
 from torch import nn
@@ -60,7 +62,7 @@ def import_path(
     suffix = Path(text).suffix
     source, colon, name = text.rpartition(":")
     if colon and source.endswith(".py"):
-        model, example = _model_of(_load_function(source, name)())
+        model, example = _model_of(_call(_load_function(source, name)))
         return import_model(
             model, tuple(args) or example, kwargs or {}, context, dynamic_shapes=dynamic_shapes, stage=stage
         )
@@ -103,6 +105,16 @@ def _load_function(path: str, name: str) -> Callable[[], object]:
     if not callable(function):
         raise CompileError(f"{path} has no function '{name}'")
     return function
+
+
+def _call(function: Callable[[], object]) -> object:
+    """What a user's function returns; CompileError with its own line when it raises."""
+    try:
+        return function()
+    except Exception as e:
+        file = function.__code__.co_filename if isinstance(function, FunctionType) else ""
+        lines = [frame.lineno for frame in traceback.extract_tb(e.__traceback__) if frame.filename == file]
+        raise CompileError(f"{type(e).__name__}: {e}", f"{file}:{lines[-1]}" if lines else None) from e
 
 
 def _model_of(value: object) -> tuple[Callable[..., object], tuple[object, ...]]:

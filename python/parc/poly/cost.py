@@ -1,20 +1,22 @@
 """How long a schedule takes, by a model small enough to explain: memory, arithmetic, barriers.
 
-One call of an equation reads its weights once and multiplies them by the rows of its points: it takes as long as the
-slower of the two.  Weights come from the L2 cache as far as what a thread touches again and again fits there, else
-from further away.  Barriers, and threads with nothing to do, come on top.  The constants are rounded measurements of
-server cores; only their order of magnitude matters to a choice between schedules.
+One call of an equation reads its weights once, multiplies them by the rows of its points and writes their tiles.  That
+takes the time of the bytes plus that of the arithmetic: they overlap little, a cell of 16 rows and 256 units was
+measured at 84 to 92 % of the arithmetic that a product of many rows reaches.  Bytes come from the L2 cache as far as
+what a thread touches again and again fits there, else from further away.  Barriers, and threads with nothing to do,
+come on top.  The constants are rounded measurements of one kind of core (docs/scheduling.md says which); only their
+order of magnitude matters to a choice between schedules.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, floor
 from pathlib import Path
 
 from parc.poly.schedules import Choice
 from parc.poly.wavefront import Layer
 from parc.poly.work import Work
+from parc.runtime.team import usable_cpus
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Machine:
 
     threads: int
     l2_bytes: int = 1 << 20
-    flops: float = 200e9
+    flops: float = 250e9
     l2_bandwidth: float = 135e9
     far_bandwidth: float = 85e9
     barrier: float = 100e-9
@@ -36,7 +38,7 @@ class Machine:
         path = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
         text = path.read_text().strip() if path.exists() else ""
         l2 = int(text[:-1]) << 10 if text.endswith("K") and text[:-1].isdigit() else Machine.l2_bytes
-        return Machine(threads or len(os.sched_getaffinity(0)), l2)
+        return Machine(threads or usable_cpus(), l2)
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,7 @@ def estimate(
     busy = sum(_busy(choice, layer, layers if wavefront else (layer,), work, machine) for layer in layers)
     if wavefront and choice.distribute == "points":
         at_once = sum(tiles) / waves if waves else 1.0
-        # A wave lasts as long as the worker with the most layers in it.
-        busy /= at_once / ceil(at_once / machine.threads) if at_once > 1 else 1.0
+        busy *= _longest_share(at_once, machine.threads) / at_once
         barriers = waves
     elif wavefront:
         barriers = waves * max((ceil(c / t) for c, t in zip(calls, tiles, strict=True) if t), default=0)
@@ -76,8 +77,6 @@ def estimate(
 def _busy(choice: Choice, layer: Layer, at_once: Sequence[Layer], work: Mapping[str, Work], machine: Machine) -> float:
     """Seconds that the calls of one layer take, while the layers `at_once` share the caches."""
     threads, tile = machine.threads, choice.tile
-    rows = max(work[n].rows for n in layer.group.equations)
-    share = {"units": threads, "points": 1, "rows": max(1, min(threads, rows))}[choice.distribute]
     weight_share = {"units": threads, "points": min(threads, len(at_once)), "rows": 1}[choice.distribute]
     again, once = 0.0, 0.0
     for other in at_once:
@@ -90,10 +89,20 @@ def _busy(choice: Choice, layer: Layer, at_once: Sequence[Layer], work: Mapping[
         one, calls = work[name], _calls(layer, name, work[name], tile)
         merged = one.points / calls if calls else 0.0
         resident = (again if name in layer.group.core else again + once) / weight_share
-        memory = one.weights / (share if choice.distribute == "units" else 1) / _bandwidth(machine, resident)
-        arithmetic = merged * one.flops / share / machine.flops
-        seconds += calls * (max(memory, arithmetic) + merged * one.pointwise / share + machine.call)
+        # What is no cell is run by one thread.
+        parts = {"units": one.vectors, "points": 1, "rows": one.rows}[choice.distribute] if one.is_cell else 1
+        share = max(1, min(threads, parts))
+        bytes_ = one.weights / (share if choice.distribute == "units" else 1) + merged * one.written / share
+        arithmetic = merged * (one.flops / machine.flops + one.pointwise) / share
+        seconds += calls * (bytes_ / _bandwidth(machine, resident) + arithmetic + machine.call)
     return seconds
+
+
+def _longest_share(at_once: float, threads: int) -> float:
+    """How many layers the thread with the most of them has in a wave, on average; `at_once` is how many all have."""
+    few = floor(at_once)
+    more = at_once - few
+    return (1 - more) * ceil(few / threads) + more * ceil((few + 1) / threads)
 
 
 def _calls(layer: Layer, name: str, work: Work, tile: int) -> int:

@@ -8,7 +8,7 @@ from parc.errors import CompileError
 from parc.poly.dependences import Dependence, check_system, dependences
 from parc.poly.example import Point, first_pair, first_point
 from parc.poly.model import Equation, System
-from parc.poly.rows import mixed_rows
+from parc.poly.rows import find_cells, mixed_rows
 
 
 def verify(system: System) -> None:
@@ -48,7 +48,7 @@ def check_schedule(system: System, flow: Sequence[Dependence] | None = None) -> 
                 )
         for dependence in flow:
             _check_owner(system, dependence)
-    if system.distribute == "rows" and (mixed := mixed_rows(system)) is not None:
+    if system.distribute == "rows" and (mixed := mixed_rows(system, find_cells(system))) is not None:
         raise CompileError(f"the rows of this system cannot be shared without barriers: {mixed[0]}", mixed[1])
 
 

@@ -4,18 +4,28 @@ An equation that is a cell (`codegen.cell`) computes its rows apart from each ot
 thread, with barriers around it.  So rows stay with their thread where cells read each other's tiles row by row.
 """
 
+from collections.abc import Mapping
+
 from torch_mlir import ir
 
 from parc.codegen.analysis import analyse_cell
+from parc.codegen.cell import Cell
 from parc.poly.model import System
 
+Cells = Mapping[str, Cell | None]
 
-def mixed_rows(system: System) -> tuple[str, ir.Location] | None:
+
+def find_cells(system: System) -> Cells:
+    """The cell of each equation, by name; None for an equation that is none."""
+    return {e.name: analyse_cell(e.op) for e in system.equations}
+
+
+def mixed_rows(system: System, cells: Cells) -> tuple[str, ir.Location] | None:
     """Why some row of a cell needs other rows of an unknown's tile, and where; None when none does."""
     unknowns = {unknown.op.results[0]: unknown for unknown in system.unknowns}
     found: tuple[str, ...] | None = None
     for equation in system.equations:
-        cell = analyse_cell(equation.op)
+        cell = cells[equation.name]
         for operand in cell.operands if cell is not None else ():
             if operand.array not in unknowns or operand.access is None:
                 continue

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from math import prod
+from math import ceil, prod
 
 import islpy as isl
 from torch_mlir import ir
@@ -12,7 +12,9 @@ from torch_mlir.dialects import linalg
 from parc.poly.affine import instance_space, to_aff
 from parc.poly.count import Count, points_at, weighted_instances
 from parc.poly.model import Equation, System
+from parc.poly.rows import Cells
 
+_VECTOR = 64
 _TRANSCENDENTAL = 0.13e-9
 """Seconds per element of one tanh or exp, vectorised."""
 _SIMPLE = 0.02e-9
@@ -25,6 +27,8 @@ class Work:
 
     points: int
     rows: int
+    vectors: int
+    """Groups of units that a thread can take: as many as fill a vector register of 64 bytes."""
     flops: float
     """Floating-point operations of its matrix products."""
     weights: int
@@ -33,11 +37,13 @@ class Work:
     """Bytes of the tile that it defines."""
     pointwise: float
     """Seconds of its pointwise operations on one core."""
+    is_cell: bool
+    """Has it a kernel, whose rows and units threads can share?"""
 
 
-def measure(system: System, sizes: Mapping[str, int]) -> dict[str, Work]:
+def measure(system: System, cells: Cells, sizes: Mapping[str, int]) -> dict[str, Work]:
     """The work of each equation at the given sizes of all symbols."""
-    return {e.name: _measure(system, e, sizes) for e in system.equations}
+    return {e.name: _measure(system, e, cells[e.name] is not None, sizes) for e in system.equations}
 
 
 def multiply_adds(system: System) -> Count:
@@ -53,7 +59,7 @@ def multiply_adds(system: System) -> Count:
     return weighted_instances(weighted)
 
 
-def _measure(system: System, equation: Equation, sizes: Mapping[str, int]) -> Work:
+def _measure(system: System, equation: Equation, is_cell: bool, sizes: Mapping[str, int]) -> Work:
     values = [sizes[s] for s in system.symbols]
     tile = _tile(system, equation)
 
@@ -63,6 +69,7 @@ def _measure(system: System, equation: Equation, sizes: Mapping[str, int]) -> Wo
     def bytes_of(value: ir.Value) -> int:
         return number(_shape(value, tile)) * _element_bytes(value)
 
+    element = _element_bytes(equation.writes[0].op.operands[0])
     flops, weights, pointwise = 0.0, 0, 0.0
     computed: set[ir.Value] = set()
     for op in _operations(equation):
@@ -76,10 +83,12 @@ def _measure(system: System, equation: Equation, sizes: Mapping[str, int]) -> Wo
     return Work(
         points=points_at(equation.domain, sizes),
         rows=number(tile[:-1]),
+        vectors=ceil(number(tile[-1:]) * element / _VECTOR),
         flops=flops,
         weights=weights,
-        written=number(tile) * _element_bytes(equation.writes[0].op.operands[0]),
+        written=number(tile) * element,
         pointwise=pointwise,
+        is_cell=is_cell,
     )
 
 

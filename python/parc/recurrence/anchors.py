@@ -5,7 +5,7 @@ Two operations alike that multiply by the same parameter, or that read different
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 
 from torch_mlir import ir
 
@@ -37,7 +37,7 @@ def looped_dims(traces: list[Trace]) -> list[Looped] | list[None]:
         shapes.append(found)
     changing: dict[Hashable, set[int]] = {}
     for name in set(shapes[0]).intersection(*shapes[1:]):
-        extents = zip(*(s[name] for s in shapes), strict=True)
+        extents = zip(*(s[name] for s in shapes), strict=False)
         changing[name] = {d for d, values in enumerate(extents) if len(set(values)) > 1}
     return [{root: changing[name] for root, name in named.items() if name in changing} for named in names]
 
@@ -144,7 +144,7 @@ def unshare(trace: Trace, looped: Looped | None) -> Trace:
         members = classes[(node.key, anchors[node])] if node in anchors else []
         if any(m not in early for m in members) or any(s.node in shared for s in node.inputs):
             shared.add(node)
-    return trace.with_copies(shared) if _used_often(trace, shared) else trace
+    return trace.with_copies(shared) if shared else trace
 
 
 def _before_loops(trace: Trace, looped: Looped | None) -> set[Node]:
@@ -157,8 +157,3 @@ def _before_loops(trace: Trace, looped: Looped | None) -> set[Node]:
         if all(s.node is None or s.node in early for s in node.inputs):
             early.add(node)
     return early
-
-
-def _used_often(trace: Trace, nodes: Iterable[Node]) -> bool:
-    uses = Counter(s.node for n in trace.nodes for s in set(n.inputs))
-    return any(uses[n] > 1 for n in nodes)

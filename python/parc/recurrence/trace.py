@@ -1,5 +1,6 @@
 """One static trace as a light graph: nodes, the values they read, and what each value depends on."""
 
+from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -82,28 +83,36 @@ class Trace:
         return _Reader(func, sizes).trace
 
     def with_copies(self, shared: set[Node]) -> "Trace":
-        """This trace with every node of `shared` run once for each user, just before it, instead of once for all."""
+        """This trace with the nodes of `shared` computed again for every user of a kind.
+
+        The first users, of each kind and in each place, have the first copies, the second ones the second copies, and
+        so on; a copy comes just before its first user.
+        """
         result = Trace(self.func, self.sizes, kinds=self.kinds)
         made: dict[Node, Node] = {}
+        copies: dict[tuple[Node, int], Node] = {}
+        turns: Counter[Hashable] = Counter()
 
-        def add(node: Node, own: dict[Node, Node]) -> Node:
-            inputs = [translate(s, own) for s in node.inputs]
+        def add(node: Node, turn: int | None) -> Node:
+            inputs = [translate(s, (node.key, i), turn) for i, s in enumerate(node.inputs)]
             result.nodes.append(replace(node, index=len(result.nodes), inputs=inputs))
             return result.nodes[-1]
 
-        def translate(source: Source, own: dict[Node, Node]) -> Source:
+        def translate(source: Source, use: Hashable, turn: int | None) -> Source:
             node = source.node
-            if node is None:
-                return source
-            if node in shared and node not in own:
-                own[node] = add(node, own)
-            return replace(source, node=own[node] if node in shared else made[node])
+            if node is None or node not in shared:
+                return source if node is None else replace(source, node=made[node])
+            if turn is None:
+                turn = turns[(use, source)]
+                turns[(use, source)] += 1
+            if (node, turn) not in copies:
+                copies[(node, turn)] = add(node, turn)
+            return replace(source, node=copies[(node, turn)])
 
         for node in self.nodes:
             if node not in shared:
-                made[node] = add(node, {})
-        own: dict[Node, Node] = {}
-        result.results = [translate(s, own) for s in self.results]
+                made[node] = add(node, None)
+        result.results = [translate(s, "result", 0) for s in self.results]
         return result
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import parc.runtime
 from parc.errors import ParcError
 
+CPU_SHARE = Path("/sys/fs/cgroup/cpu.max")
+"""What Linux limits a container to: microseconds of CPU time, of each so many that pass."""
 LIBRARY_NAME = "libparc_runtime.dylib" if sys.platform == "darwin" else "libparc_runtime.so"
 
 
@@ -67,9 +69,14 @@ class Team:
 
 
 def usable_cpus() -> int:
-    """How many CPUs this process may run on."""
+    """How many CPUs this process may use: those that it may run on, or its container's share where that is less."""
     affinity: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        quota, period = CPU_SHARE.read_text().split()
+        return min(cpus, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):  # another system, or no limit, which reads "max"
+        return cpus
 
 
 @cache

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from parc.errors import UsageError
 from parc.pipelines import ALIASES, PIPELINES, Step, is_ours, own_pass, parse_pipeline, pass_names, pass_type
 
 STAGES = ("torch", "linalg", *PIPELINES, "asm", "object")
@@ -48,10 +49,6 @@ class Request:
     bytecode: bool
 
 
-class UsageError(Exception):
-    """The command line does not make sense."""
-
-
 def read_request(arguments: Sequence[str]) -> Request:
     """Understand the arguments; raises UsageError, and SystemExit for --help and where argparse complains."""
     parser = _parser()
@@ -66,10 +63,9 @@ def read_request(arguments: Sequence[str]) -> Request:
         else:
             ours.append(argument)
     options = parser.parse_args(ours)
-    try:
-        steps += parse_pipeline(options.pass_pipeline)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    steps += parse_pipeline(options.pass_pipeline)
+    if options.threads < 0:
+        raise UsageError(f"--threads is at least 1, or 0 for all of the machine, not {options.threads}")
     return Request(
         input=options.input,
         output=options.o,
@@ -88,15 +84,12 @@ def read_request(arguments: Sequence[str]) -> Request:
 
 def _step(name: str, options: str) -> Step:
     """The step that `--parc-<name>=<options>` or `--<upstream name>=<options>` stands for."""
-    try:
-        if not name.startswith("parc-"):
-            return parse_pipeline(f"{name}{{{options}}}" if options else name)[0]
-        name = name.removeprefix("parc-")
-        if not is_ours(name):
-            raise ValueError(f"parc has no pass '{name}'; --help lists them")
-        return own_pass(name, options)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    if not name.startswith("parc-"):
+        return parse_pipeline(f"{name}{{{options}}}" if options else name)[0]
+    name = name.removeprefix("parc-")
+    if not is_ours(name):
+        raise UsageError(f"parc has no pass '{name}'; --help lists them")
+    return own_pass(name, options)
 
 
 def _sizes(text: str) -> dict[str, int]:

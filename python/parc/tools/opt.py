@@ -11,9 +11,9 @@ from pathlib import Path
 from torch_mlir import ir
 
 from parc import dialect
-from parc.errors import ParcError
+from parc.errors import ParcError, UsageError
 from parc.pipelines import run_pipeline, stage_of, stage_steps, stages_after
-from parc.tools.command_line import Request, UsageError, read_request
+from parc.tools.command_line import Request, read_request
 from parc.tools.diagnostics import Diagnostic, diagnostics, expectations, mismatches
 
 _SPLIT = re.compile(r"^// -----.*\n", re.MULTILINE)
@@ -36,8 +36,9 @@ def _run(request: Request) -> int:
     try:
         chunks = _chunks(request)
     except OSError as error:
-        print(f"parc-opt: error: cannot read {request.input}: {error.strerror or error}", file=sys.stderr)
-        return 1
+        return _complain(f"cannot read {request.input}: {error.strerror or error}")
+    except UnicodeDecodeError:
+        return _complain(f"{request.input} is neither text in UTF-8 nor MLIR bytecode")
     outputs: list[bytes] = []
     failed = False
     for chunk in chunks:
@@ -45,10 +46,10 @@ def _run(request: Request) -> int:
         problems: list[Diagnostic] = []
         try:
             outputs.append(_process(chunk, request))
+        except UsageError:
+            raise
         except (ir.MLIRError, ParcError, OSError) as error:
             problems = diagnostics(error)
-        except ValueError as error:
-            raise UsageError(str(error)) from None
         except Exception as error:  # noqa: BLE001
             if os.environ.get("PARC_TRACEBACK"):
                 traceback.print_exc()
@@ -60,8 +61,18 @@ def _run(request: Request) -> int:
             print(problem.render(request.input, source), file=sys.stderr)
         failed = failed or bool(problems)
     if not request.verify:
-        _write(request.output, b"// -----\n".join(outputs))
+        try:
+            _write(request.output, b"// -----\n".join(outputs))
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            return _complain(f"cannot write {request.output}: {error.strerror or error}")
     return int(failed)
+
+
+def _complain(message: str) -> int:
+    print(f"parc-opt: error: {message}", file=sys.stderr)
+    return 1
 
 
 def _chunks(request: Request) -> list[bytes | None]:
@@ -69,9 +80,11 @@ def _chunks(request: Request) -> list[bytes | None]:
     if request.input != "-" and Path(request.input).suffix not in (".mlir", ".mlirbc"):
         return [None]
     data = sys.stdin.buffer.read() if request.input == "-" else Path(request.input).read_bytes()
-    if not request.split or data.startswith(_BYTECODE):
+    if data.startswith(_BYTECODE):
         return [data]
     text = data.decode()
+    if not request.split:
+        return [data]
     chunks, line = [], 0
     for part in _SPLIT.split(text):
         # Empty lines in front keep the line numbers of the whole file.
@@ -95,8 +108,11 @@ def _process(chunk: bytes | None, request: Request) -> bytes:
             module = ir.Module.parse(chunk if chunk.startswith(_BYTECODE) else chunk.decode(), context)
         steps = list(request.steps)
         if request.emit not in (None, "torch", "linalg"):
-            last = "llvm" if request.emit in ("asm", "object") else request.emit
-            for stage in stages_after(stage_of(module), last or ""):
+            last = "llvm" if request.emit in ("asm", "object") else str(request.emit)
+            done = stage_of(module)
+            if done != last and last in stages_after(None, done or ""):
+                raise ParcError(f"the input is past --emit={last}: it is at the stage '{done}'")
+            for stage in stages_after(done, last):
                 steps += stage_steps(stage, strategy=request.strategy, threads=request.threads, sizes=request.sizes)
         run_pipeline(module, steps, print_after_all=request.print_after_all, timing=request.timing)
         if request.emit in ("asm", "object"):

@@ -17,6 +17,11 @@ def branch() -> tuple[nn.Module, tuple[Tensor, ...]]:
     return Branch(), (torch.randn(3),)
 
 
+def broken() -> nn.Module:
+    """Fails before there is a model."""
+    raise ValueError("no such model")
+
+
 class Branch(nn.Module):
     """Returns its input or the negative of it."""
 
