@@ -42,8 +42,10 @@ class Result:
         self.add("equal", f"{verdict}: largest error {error:.1e} against {reference}, {where}")
 
     def add_waves(self, report: parc.Report) -> None:
-        """How many of the steps have to wait for each other."""
-        self.add("waves", f"{report.waves} waves for {report.work} steps of its cells")
+        """How many steps the recurrences have, and how many are left when all that can run at once does."""
+        recurrences = [system for system in report.systems if system.span > 1]
+        work, span = (sum(int(getattr(s, number)) for s in recurrences) for number in ("work", "span"))
+        self.add("waves", f"{span} waves for {work} steps")
 
     def add_time(self, ours: float, theirs: float, reference: str) -> None:
         self.add("time", f"{ours * 1e3:.2f} ms; {reference} {theirs * 1e3:.2f} ms: {theirs / ours:.1f} times as fast")

@@ -1,20 +1,17 @@
 """`name-sizes`: write every tensor size of `@main` in terms of its symbols."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch_mlir import ir
-from torch_mlir.dialects import affine, arith, func, tensor
+from torch_mlir.dialects import arith, func, tensor
 
 from parc.codegen.irtools import (
-    constant_int,
-    defining_op,
     find_function,
     insert_arguments,
     run_pipeline,
     symbol_arguments,
 )
-from parc.codegen.sizes import name_argument_sizes
+from parc.codegen.sizes import affine_of, name_argument_sizes
 from parc.errors import CompileError
 from parc.passbase import Pass
 
@@ -117,7 +114,7 @@ def _name_results(main: func.FuncOp, unnamed: list[int]) -> None:
     for i in unnamed:
         exprs = []
         for d in range(ir.RankedTensorType(main.type.results[i]).rank):
-            expr = _affine(next(sizes), positions)
+            expr = affine_of(next(sizes), positions)
             if expr is None:
                 raise CompileError(f"size {d} of result {i} is not an affine function of the symbols", main.location)
             exprs.append(expr)
@@ -145,48 +142,3 @@ def _result_attributes(main: func.FuncOp) -> list[dict[str, ir.Attribute]]:
     if "res_attrs" not in main.attributes:
         return [{} for _ in main.type.results]
     return [dict(_items(a)) for a in ir.ArrayAttr(main.attributes["res_attrs"])]
-
-
-def _affine(value: ir.Value, positions: dict[ir.Value, int]) -> ir.AffineExpr | None:
-    """An index value as an affine expression of the symbols; None when it is not one."""
-    if value in positions:
-        return ir.AffineExpr.get_symbol(positions[value])
-    constant = constant_int(value)
-    if constant is not None:
-        return ir.AffineExpr.get_constant(constant)
-    op = defining_op(value)
-    if isinstance(op, affine.AffineApplyOp):
-        map_ = ir.AffineMapAttr(op.attributes["map"]).value
-        operands = [_affine(v, positions) for v in op.operation.operands]
-        return _substitute(map_.results[0], operands[: map_.n_dims], operands[map_.n_dims :])
-    if isinstance(op, arith.AddIOp | arith.SubIOp | arith.MulIOp):
-        left, right = (_affine(v, positions) for v in op.operands)
-        if left is None or right is None:
-            return None
-        if isinstance(op, arith.MulIOp):
-            return left * right
-        return left + right if isinstance(op, arith.AddIOp) else left - right
-    return None
-
-
-def _substitute(
-    expr: ir.AffineExpr, dims: Sequence[ir.AffineExpr | None], symbols: Sequence[ir.AffineExpr | None]
-) -> ir.AffineExpr | None:
-    """`expr` with its dimensions and symbols replaced; None when one that it uses is None."""
-    if isinstance(expr, ir.AffineDimExpr):
-        return dims[expr.position]
-    if isinstance(expr, ir.AffineSymbolExpr):
-        return symbols[expr.position]
-    if not isinstance(expr, ir.AffineBinaryExpr):
-        return expr
-    left, right = (_substitute(e, dims, symbols) for e in (expr.lhs, expr.rhs))
-    if left is None or right is None:
-        return None
-    build = {
-        ir.AffineAddExpr: ir.AffineExpr.get_add,
-        ir.AffineMulExpr: ir.AffineExpr.get_mul,
-        ir.AffineModExpr: ir.AffineExpr.get_mod,
-        ir.AffineFloorDivExpr: ir.AffineExpr.get_floor_div,
-        ir.AffineCeilDivExpr: ir.AffineExpr.get_ceil_div,
-    }
-    return build[type(expr)](left, right)

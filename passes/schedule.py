@@ -9,7 +9,7 @@ from parc.errors import CompileError
 from parc.passbase import Pass
 from parc.poly.legality import check_schedule
 from parc.poly.model import build, systems
-from parc.poly.plan import Plan, Request, plan
+from parc.poly.plan import Plan, Request, default_sizes, plan
 from parc.poly.schedules import with_schedule
 
 
@@ -41,11 +41,12 @@ class ScheduleSystem(Pass):
     def run(self, module: ir.Module) -> None:
         request = Request(self.strategy, self.distribute, self.time_tile, self.threads, _parse_sizes(self.sizes))
         with module.context, ir.Location.unknown():
-            for op in systems(module):
-                system = build(op)
-                chosen = plan(system, request)
+            built = [build(op) for op in systems(module)]
+            defaults = default_sizes(built)
+            for system in built:
+                chosen = plan(system, request, defaults)
                 check_schedule(with_schedule(system, chosen.schedule))
-                _write(op, chosen)
+                _write(system.op, chosen)
 
 
 def _write(system: ir.Operation, chosen: Plan) -> None:

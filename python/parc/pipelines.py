@@ -37,6 +37,7 @@ PIPELINES: dict[str, tuple[str, ...]] = {
         "canonicalize",
         "cse",
         "raise-recurrence",
+        "raise-products",
         "canonicalize",
         "cse",
     ),

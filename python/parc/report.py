@@ -163,13 +163,14 @@ def explain_module(module: ir.Module, sizes: Mapping[str, int] | None = None) ->
     sizes: values of symbols that the numbers are for; the others have those that the schedule was chosen for.
     Raises CompileError for a system without a schedule, or one that breaks it.
     """
-    reports, totals, at = [], _NOTHING, dict(sizes or {})
+    reports, totals = [], _NOTHING
     with module.context, ir.Location.unknown():
-        for op in systems(module):
-            report, total = _explain(build(op), sizes or {})
+        built = [build(op) for op in systems(module)]
+        at = _sizes(built, sizes or {})
+        for system in built:
+            report, total = _explain(system, at)
             reports.append(report)
             totals += total
-            at = {**report.sizes, **at}
         return Report(**totals.numbers(at), systems=tuple(reports))
 
 
@@ -177,30 +178,29 @@ def schedule_comment(module: ir.Module) -> str:
     """`// ` comment lines on every scheduled system of a module: its strategy, and its numbers."""
     lines: list[str] = []
     with module.context, ir.Location.unknown():
-        for number, op in enumerate(systems(module)):
-            system = build(op)
+        built = [build(op) for op in systems(module)]
+        at = _sizes(built, {})
+        for number, system in enumerate(built):
             if any(e.time is None for e in system.equations):
                 continue
-            sizes = _sizes(system, {})
-            numbers = _totals(system, waves(system, dependences(system))).numbers(sizes)
+            numbers = _totals(system, waves(system, dependences(system))).numbers(at)
             lines += [
-                f"// system {number}: {len(system.equations)} equations{_at(sizes)}",
+                f"// system {number}: {len(system.equations)} equations{_at(_of(system, at))}",
                 f"//   strategy: {system.strategy or 'given'}, distribute: {system.distribute}",
                 *(f"//   {name}: {numbers[name]}" for name in ("work", "span", "waves", "steps")),
             ]
     return "".join(line + "\n" for line in lines)
 
 
-def _explain(system: System, sizes: Mapping[str, int]) -> tuple[SystemReport, _Totals]:
+def _explain(system: System, at: Mapping[str, int]) -> tuple[SystemReport, _Totals]:
     flow = dependences(system)
     check_system(system)
     check_schedule(system, flow)
     layers = waves(system, flow)
     totals = _totals(system, layers)
-    at = _sizes(system, sizes)
     report = SystemReport(
         **totals.numbers(at),
-        sizes=at,
+        sizes=_of(system, at),
         equations={e.name: str(e.domain.gist_params(system.context)) for e in system.equations},
         dependences=_relations(system, flow),
         needs=needs(system, flow),
@@ -214,9 +214,16 @@ def _explain(system: System, sizes: Mapping[str, int]) -> tuple[SystemReport, _T
     return report, totals
 
 
-def _sizes(system: System, asked: Mapping[str, int]) -> dict[str, int]:
-    known = {**default_sizes(system), **system.planned_for, **asked}
-    return {symbol: known[symbol] for symbol in system.symbols}
+def _sizes(built: Sequence[System], asked: Mapping[str, int]) -> dict[str, int]:
+    """Sizes for the symbols of all systems: those asked for, else those that the schedules were chosen for."""
+    sizes = default_sizes(built)
+    for system in built:
+        sizes |= system.planned_for
+    return {symbol: asked.get(symbol, size) for symbol, size in sizes.items()}
+
+
+def _of(system: System, sizes: Mapping[str, int]) -> dict[str, int]:
+    return {symbol: sizes[symbol] for symbol in system.symbols}
 
 
 def _totals(system: System, layers: Sequence[Layer] | None) -> _Totals:

@@ -1,13 +1,9 @@
-// RUN: parc-opt %s --parc-schedule="strategy=wavefront threads=4" | filecheck %s --check-prefix=WAVE
-// RUN: parc-opt %s --parc-schedule="strategy=wavefront distribute=points time_tile=4" | filecheck %s --check-prefix=TILED
-// RUN: parc-opt %s --parc-schedule="strategy=layers time_tile=8" | filecheck %s --check-prefix=LAYERS
-// RUN: parc-opt %s --parc-schedule="strategy=layers time_tile=1" | filecheck %s --check-prefix=STEPS
-// RUN: parc-opt %s --parc-schedule="strategy=rows time_tile=1" | filecheck %s --check-prefix=ROWS
-// RUN: parc-opt %s --parc-schedule="strategy=sequential" | filecheck %s --check-prefix=PROGRAM
-// RUN: parc-opt %s --parc-schedule="strategy=wavefront" | parc-opt --parc-verify-schedule
-// RUN: parc-opt %s --parc-schedule="strategy=wavefront distribute=points time_tile=4" | parc-opt --parc-verify-schedule
-// RUN: parc-opt %s --parc-schedule="strategy=layers time_tile=8" | parc-opt --parc-verify-schedule
-// RUN: parc-opt %s --parc-schedule | parc-opt --parc-verify-schedule
+// RUN: parc-opt %s --parc-schedule="strategy=wavefront threads=4" --parc-verify-schedule | filecheck %s --check-prefix=WAVE
+// RUN: parc-opt %s --parc-schedule="strategy=wavefront distribute=points time_tile=4" --parc-verify-schedule | filecheck %s --check-prefix=TILED
+// RUN: parc-opt %s --parc-schedule="strategy=layers time_tile=8" --parc-verify-schedule | filecheck %s --check-prefix=LAYERS
+// RUN: parc-opt %s --parc-schedule="strategy=layers time_tile=1" --parc-verify-schedule | filecheck %s --check-prefix=STEPS
+// RUN: parc-opt %s --parc-schedule="strategy=rows time_tile=1" --parc-verify-schedule | filecheck %s --check-prefix=ROWS
+// RUN: parc-opt %s --parc-schedule="strategy=sequential" --parc-verify-schedule | filecheck %s --check-prefix=PROGRAM
 
 // Two layers; the second has its input product as an equation of its own. Every strategy is a time for each equation.
 

@@ -1,7 +1,6 @@
 """Cells found in equations, and their kernels run against numpy in float64."""
 
 import ctypes
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +14,6 @@ from torch_mlir.execution_engine import ExecutionEngine
 from torch_mlir.runtime import get_ranked_memref_descriptor
 
 from parc import dialect
-from parc.codegen import activations
 from parc.codegen.analysis import analyse_cell
 from parc.codegen.cell import Apply, Cell, Constant, Contraction, Load, Output, Product
 from parc.codegen.irtools import run_pipeline, walk
@@ -599,72 +597,6 @@ def test_equal_cells_share_a_key() -> None:
     second = analyse_cell(walk(other.operation, "parc.equation")[0])
     assert first[1] is not None and second is not None
     assert first[1].key == second.key
-
-
-EXACT: dict[str, Callable[[Array], Array]] = {"math.exp": np.exp, "math.tanh": np.tanh, activations.SIGMOID: logistic}
-
-
-def vector_function(name: str, dtype: str) -> Callable[[Array], Array]:
-    """The polynomial `name` as a function on arrays whose size is a multiple of 8."""
-    with ir.Context(), ir.Location.unknown():
-        module = ir.Module.parse(
-            f"""func.func @apply(%x: memref<?x{dtype}>, %y: memref<?x{dtype}>) attributes {{llvm.emit_c_interface}} {{
-              %c0 = arith.constant 0 : index
-              %c8 = arith.constant 8 : index
-              %n = memref.dim %x, %c0 : memref<?x{dtype}>
-              scf.for %i = %c0 to %n step %c8 {{
-                %v = vector.load %x[%i] : memref<?x{dtype}>, vector<8x{dtype}>
-                vector.store %v, %y[%i] : memref<?x{dtype}>, vector<8x{dtype}>
-              }}
-              return
-            }}"""
-        )
-        load, store = walk(module.operation, "vector.load", "vector.store")
-        emit = activations.emitter(name, load.results[0].type.element_type)
-        assert emit is not None
-        with ir.InsertionPoint(store):
-            store.operation.operands[0] = emit(load.results[0])
-        run_pipeline(module, LOWER, "test")
-        engine = ExecutionEngine(module, opt_level=1)
-
-    def run(x: Array) -> Array:
-        y = np.empty_like(x)
-        engine.invoke("apply", *(ctypes.pointer(ctypes.pointer(get_ranked_memref_descriptor(a))) for a in (x, y)))
-        return y
-
-    return run
-
-
-@pytest.mark.parametrize(
-    ("name", "dtype", "error"),
-    [
-        ("math.exp", "f32", 1.5e-7),
-        ("math.tanh", "f32", 2.5e-7),
-        (activations.SIGMOID, "f32", 1.2e-7),
-        ("math.exp", "f64", 4e-16),
-        ("math.tanh", "f64", 6e-16),
-        (activations.SIGMOID, "f64", 3e-16),
-    ],
-)
-def test_activations_are_precise(name: str, dtype: str, error: float) -> None:
-    x = np.concatenate([np.linspace(-87, 88, 1 << 16), np.linspace(-1, 1, 1 << 16), np.geomspace(1e-30, 1, 1 << 12)])
-    x = x.astype("f4" if dtype == "f32" else "f8")
-    exact = EXACT[name](x.astype(np.longdouble))
-    scale = 1.0 if name == activations.SIGMOID else np.abs(np.where(exact == 0, 1, exact))
-    assert np.max(np.abs(vector_function(name, dtype)(x) - exact) / scale) < error
-
-
-@pytest.mark.parametrize("dtype", ["f32", "f64"])
-@pytest.mark.parametrize("name", EXACT)
-def test_activations_have_the_right_limits(name: str, dtype: str) -> None:
-    low, high = (-104.5, 89.0) if dtype == "f32" else (-746.0, 710.0)
-    x = np.array([-np.inf, np.inf, np.nan, 0.0, -1e30, 1e30, low, high]).astype("f4" if dtype == "f32" else "f8")
-    got = vector_function(name, dtype)(x)
-    middle, top = {"math.exp": (1, np.inf), "math.tanh": (0, 1), activations.SIGMOID: (0.5, 1)}[name]
-    bottom = -1 if name == "math.tanh" else 0
-    np.testing.assert_array_equal(got[:7], [bottom, top, np.nan, middle, bottom, top, bottom])
-    with np.errstate(over="ignore"):
-        np.testing.assert_allclose(got[7], EXACT[name](x[7:])[0], rtol=1e-6)
 
 
 def test_reciprocal_of_one_plus_exp_is_a_sigmoid() -> None:

@@ -44,23 +44,35 @@ def analyse_cell(equation: ir.Operation | ir.OpView) -> Cell | None:
     """The equation as a cell; None when it is no cell (the equation is then *general*)."""
     # A tile's last dimension holds the units; where that fails, every element is a row of one unit.
     for with_units in (True, False):
-        try:
-            return _Analysis(equation.operation, with_units).cell()
-        except NotACellError:
-            continue
+        most = 0
+        while True:
+            try:
+                return _Analysis(equation.operation, with_units, most).cell()
+            except _PartsError as parts:
+                most = parts.units
+            except NotACellError:
+                break
     return None
 
 
-class _Analysis:
-    """One run over one equation; keeps every node once."""
+class _PartsError(NotACellError):
+    """What is read is put together from parts: only so many units have one expression."""
 
-    def __init__(self, equation: ir.Operation, with_units: bool) -> None:
+    def __init__(self, units: int) -> None:
+        super().__init__()
+        self.units = units
+
+
+class _Analysis:
+    """One run over one equation; keeps every node once.  The number of units divides `most`, unless that is 0."""
+
+    def __init__(self, equation: ir.Operation, with_units: bool, most: int) -> None:
         self.equation = equation
         self.with_units = with_units
         self.operands: list[KernelOperand] = []
         self.nodes: dict[Node, int] = {}
         self.elements: dict[tuple[ir.Value, Indices], int] = {}
-        self.units = 0
+        self.units = most
         self.rows: list[int | None] | None = None  # extents of the row dimensions
         self.access_inputs = (0, 0)  # dimensions and symbols of the equation's access maps
 
@@ -68,7 +80,7 @@ class _Analysis:
         body = [op.operation for op in self.equation.regions[0].blocks[0].operations]
         writes = [op for op in body if op.name == "parc.write"]
         parts = [self._pieces(self._written(op.operands[0]), "unit") for op in writes]
-        self.units = gcd(*(p.stop - p.start for pieces in parts for p in pieces))
+        self.units = gcd(self.units, *(p.stop - p.start for pieces in parts for p in pieces))
         written: list[KernelOperand] = []
         outputs: list[tuple[int, int, int]] = []
         for op, pieces in zip(writes, parts, strict=True):
@@ -143,7 +155,7 @@ class _Analysis:
         pieces = view_pieces(op, Piece(0, self.units, value, indices), "unit")
         if pieces is not None:
             if len(pieces) != 1:
-                raise NotACellError
+                raise _PartsError(gcd(*(p.stop - p.start for p in pieces)))
             return self._element(pieces[0].value, pieces[0].indices)
         if op.name.startswith("linalg."):
             return self._structured(StructuredElement(op, value, indices), indices)

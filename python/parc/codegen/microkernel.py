@@ -7,6 +7,8 @@ k one after the other and has no other order of additions in any size: a sum doe
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from itertools import product
 from pathlib import Path
 
 from torch_mlir import ir
@@ -122,22 +124,21 @@ class MicroKernel:
         with ir.InsertionPoint(steps.body):
             k = steps.induction_variable
             places = [arith.addi(panel, arith.muli(k, constant(self.width))) for panel in weights]
-            factors = [
-                vector.load(self._vector, w, [arith.addi(place, constant(v * self.lanes))])
-                for place in places
-                for v in range(PANEL_VECTORS)
-            ]
             if self.rows > 1:
                 # One row alone keeps the hardware's own prefetching busy.
                 for place in places:
                     ahead = arith.addi(place, constant(PREFETCH_STEPS * self.width))
                     memref.prefetch(w, [ahead], False, 3, True)
+            columns = [(place, v * self.lanes) for place in places for v in range(PANEL_VECTORS)]
+            left = cache(lambda r: vector.broadcast(self._vector, memref.load(a, [arith.addi(rows[r], k)])))
+            right = cache(lambda c: vector.load(self._vector, w, [arith.addi(columns[c][0], constant(columns[c][1]))]))
+            # The factors of the shorter side stay in registers, those of the longer one pass through.
+            order = list(product(range(len(rows)), range(len(columns))))
+            order.sort(key=lambda pair: pair[1] if len(rows) < len(columns) else pair[0])
             totals = list(steps.inner_iter_args)
-            for r, row in enumerate(rows):
-                left = vector.broadcast(self._vector, memref.load(a, [arith.addi(row, k)]))
-                for v, factor in enumerate(factors):
-                    number = r * len(factors) + v
-                    totals[number] = vector.fma(left, factor, totals[number])
+            for r, c in order:
+                number = r * len(columns) + c
+                totals[number] = vector.fma(left(r), right(c), totals[number])
             scf.YieldOp(totals)
         return list(steps.results_)
 

@@ -1,9 +1,14 @@
-"""Sizes of a function's arguments in terms of its symbols."""
+"""Sizes of tensors in terms of a function's symbols."""
+
+from collections.abc import Mapping, Sequence
 
 from torch_mlir import ir
-from torch_mlir.dialects import affine, func
+from torch_mlir.dialects import affine, arith, func, tensor
 
-from parc.codegen.irtools import constant_int, symbol_arguments, walk
+from parc.codegen.irtools import constant_int, defining_op, symbol_arguments, walk
+
+Size = int | ir.Value
+"""An extent: a number, or an index value."""
 
 
 def name_argument_sizes(function: func.FuncOp) -> None:
@@ -28,3 +33,75 @@ def name_argument_sizes(function: func.FuncOp) -> None:
                 size = affine.AffineApplyOp(ir.AffineMap.get(0, shape.n_symbols, [extent]), symbols).result
         op.operation.results[0].replace_all_uses_with(size)
         op.operation.erase()
+
+
+def sizes_of(value: ir.Value) -> list[Size] | None:
+    """The extents of a tensor, where its operation names them or writes into a tensor whose extents are known."""
+    type_ = value.type
+    op = defining_op(value)
+    if type_.has_static_shape:
+        return list(type_.shape)
+    if op is None:
+        return None
+    if op.operation.name.startswith("linalg."):
+        results = len(op.operation.results)
+        return sizes_of(op.operation.operands[len(op.operation.operands) - results + value.result_number])
+    if isinstance(op, tensor.EmptyOp):
+        named = list(op.operation.operands)
+    elif isinstance(op, tensor.ExtractSliceOp):
+        if len(op.static_sizes) != type_.rank:  # without some dimensions
+            return None
+        named = list(op.sizes)
+    elif isinstance(op, tensor.ExpandShapeOp):
+        named = list(op.output_shape)
+    else:
+        return None
+    dynamic = iter(named)
+    return [next(dynamic) if type_.is_dynamic_dim(d) else type_.get_dim_size(d) for d in range(type_.rank)]
+
+
+def affine_of(value: ir.Value, positions: Mapping[ir.Value, int]) -> ir.AffineExpr | None:
+    """An index value as a (semi-)affine expression of the symbols at these positions; None when it is not one."""
+    if value in positions:
+        return ir.AffineExpr.get_symbol(positions[value])
+    constant = constant_int(value)
+    if constant is not None:
+        return ir.AffineExpr.get_constant(constant)
+    op = defining_op(value)
+    if isinstance(op, affine.AffineApplyOp):
+        map_ = ir.AffineMapAttr(op.attributes["map"]).value
+        operands = [affine_of(v, positions) for v in op.operation.operands]
+        return _substitute(map_.results[0], operands[: map_.n_dims], operands[map_.n_dims :])
+    if isinstance(op, arith.AddIOp | arith.SubIOp | arith.MulIOp | arith.FloorDivSIOp):
+        left, right = (affine_of(v, positions) for v in op.operands)
+        if left is None or right is None:
+            return None
+        if isinstance(op, arith.MulIOp):
+            return left * right
+        if isinstance(op, arith.FloorDivSIOp):
+            return ir.AffineExpr.get_floor_div(left, right)
+        return left + right if isinstance(op, arith.AddIOp) else left - right
+    return None
+
+
+def _substitute(
+    expr: ir.AffineExpr, dims: Sequence[ir.AffineExpr | None], symbols: Sequence[ir.AffineExpr | None]
+) -> ir.AffineExpr | None:
+    """`expr` with its dimensions and symbols replaced; None when one that it uses is None."""
+    if isinstance(expr, ir.AffineDimExpr):
+        return dims[expr.position]
+    if isinstance(expr, ir.AffineSymbolExpr):
+        return symbols[expr.position]
+    if not isinstance(expr, ir.AffineBinaryExpr):
+        return expr
+    left, right = (_substitute(e, dims, symbols) for e in (expr.lhs, expr.rhs))
+    if left is None or right is None:
+        return None
+    build = {
+        ir.AffineAddExpr: ir.AffineExpr.get_add,
+        ir.AffineMulExpr: ir.AffineExpr.get_mul,
+        ir.AffineModExpr: ir.AffineExpr.get_mod,
+        ir.AffineFloorDivExpr: ir.AffineExpr.get_floor_div,
+        ir.AffineCeilDivExpr: ir.AffineExpr.get_ceil_div,
+    }
+    return build[type(expr)](left, right)

@@ -61,6 +61,8 @@ def _expanded(op: ir.Operation, indices: Indices) -> Indices:
 def _collapsed(op: ir.Operation, piece: Piece, along: str) -> list[Piece]:
     """The pieces of a `collapse_shape`'s operand: one per run of its last dimension in each collapsed group."""
     extents = extents_of(op.operands[0].type)
+    if not piece.indices:
+        return [Piece(piece.start, piece.stop, op.operands[0], (Index("fixed", 0),) * len(extents))]
     pieces = [Piece(piece.start, piece.stop, op.operands[0], ())]
     for index, group in zip(piece.indices, _groups(op), strict=True):
         longer = [d for d in group if extents[d] != 1] or group[-1:]

@@ -58,8 +58,8 @@ def estimate(
 ) -> Estimate:
     """The predicted time of a schedule; `waves` is the number of waves without tiles at the sizes of `work`."""
     wavefront = choice.strategy == "wavefront"
-    calls = [sum(_calls(layer, n, work[n], choice.tile) for n in layer.group.equations) for layer in layers]
-    tiles = [ceil(max(work[n].points for n in layer.group.core) / choice.tile) for layer in layers]
+    calls = [sum(_calls(layer, n, work[n], choice) for n in layer.group.equations) for layer in layers]
+    tiles = [ceil(max(work[n].points for n in layer.group.core) / _tile(layer, choice.tile)) for layer in layers]
     waves = ceil((waves - len(layers) + 1) / choice.tile) + len(layers) - 1 if waves else 0
     busy = sum(_busy(choice, layer, layers if wavefront else (layer,), work, machine) for layer in layers)
     if wavefront and choice.distribute == "points":
@@ -86,7 +86,7 @@ def _busy(choice: Choice, layer: Layer, at_once: Sequence[Layer], work: Mapping[
             once += work[name].weights if not recurs and tile > 1 else 0
     seconds = 0.0
     for name in layer.group.equations:
-        one, calls = work[name], _calls(layer, name, work[name], tile)
+        one, calls = work[name], _calls(layer, name, work[name], choice)
         merged = one.points / calls if calls else 0.0
         resident = (again if name in layer.group.core else again + once) / weight_share
         # What is no cell is run by one thread.
@@ -105,9 +105,16 @@ def _longest_share(at_once: float, threads: int) -> float:
     return (1 - more) * ceil(few / threads) + more * ceil((few + 1) / threads)
 
 
-def _calls(layer: Layer, name: str, work: Work, tile: int) -> int:
-    """How many times an equation is called: once for all points of a tile outside the recurrence."""
-    return work.points if name in layer.group.core else ceil(work.points / tile)
+def _calls(layer: Layer, name: str, work: Work, choice: Choice) -> int:
+    """How many times an equation is called: once for all points of one time, as far as threads do not share these."""
+    if not any(layer.local[name].dims):
+        return min(1, work.points) if choice.distribute == "units" else work.points
+    return work.points if name in layer.group.core else ceil(work.points / choice.tile)
+
+
+def _tile(layer: Layer, tile: int) -> int:
+    """How many points of the recurrence are one tile: those of one time are not divided by time."""
+    return tile if any(any(layer.local[name].dims) for name in layer.group.core) else 1
 
 
 def _bandwidth(machine: Machine, resident: float) -> float:

@@ -18,7 +18,6 @@ _CELL, _LABEL, _TOP = 34, 110, 26
 class _Box:
     row: str
     column: int
-    wave: int
     time: tuple[int, ...]
 
 
@@ -30,8 +29,9 @@ def svg(system: System, sizes: Mapping[str, int]) -> str:
         return "<p>There are no points at these sizes.</p>"
     rows = list(dict.fromkeys(box.row for box in boxes))
     first = min(box.column for box in boxes)
-    # Waves are numbered by rank: the first coordinates may have gaps, or be negative.
-    numbers = {wave: i for i, wave in enumerate(sorted({box.wave for box in boxes}))}
+    # A wave is what `count.waves` counts; numbers are ranks, for times may have gaps, or be negative.
+    length = 1 if system.strategy == "wavefront" else None
+    numbers = {wave: i for i, wave in enumerate(sorted({box.time[:length] for box in boxes}))}
     width = _LABEL + _CELL * (max(box.column for box in boxes) - first + 1) + 8
     height = _TOP + _CELL * len(rows) + 8
     parts = [
@@ -48,7 +48,7 @@ def svg(system: System, sizes: Mapping[str, int]) -> str:
     ]
     for box in boxes:
         x, y = _LABEL + _CELL * (box.column - first), _TOP + _CELL * rows.index(box.row)
-        number = numbers[box.wave]
+        number = numbers[box.time[:length]]
         parts.append(
             f"<g><title>{escape(f'{box.row}, step {box.column}: time {box.time}')}</title>"
             f'<rect x="{x + 1}" y="{y + 1}" width="{_CELL - 2}" height="{_CELL - 2}" rx="4" '
@@ -77,7 +77,7 @@ def _boxes(equation: Equation, sizes: Mapping[str, int]) -> list[_Box]:
         values = [point.get_coordinate_val(SET, i).to_python() for i in range(count)]
         outer, time = values[: max(rank - 1, 0)], tuple(values[rank:])
         row = f"{equation.name}[{', '.join(map(str, outer))}]" if outer else equation.name
-        found.append(_Box(row, values[rank - 1] if rank else 0, time[0], time))
+        found.append(_Box(row, values[rank - 1] if rank else 0, time))
 
     pairs.wrap().foreach_point(add)
     return sorted(found, key=lambda box: (box.row, box.column))

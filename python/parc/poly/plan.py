@@ -19,7 +19,7 @@ _TILES = (1, 2, 4, 8, 16, 32)
 _ROWS_GAIN = 1.25
 """How many times faster sharing the rows must be to be chosen."""
 _LENGTH, _ROWS = 128, 16
-"""What sizes are taken for when nothing is said: those that bound a domain (a length), and others (a batch)."""
+"""What sizes are taken for when nothing is said: those that bound a recurrence (a length), and others (a batch)."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +46,18 @@ class Plan:
     why: str
 
 
-def plan(system: System, request: Request) -> Plan:
+def plan(system: System, request: Request, defaults: Mapping[str, int] | None = None) -> Plan:
     """Check a system and choose its schedule; needs a current MLIR context.
 
+    `defaults` are the sizes of the symbols for which the request gives none.
     Raises CompileError when the system is not well formed or has no order, or the request names no schedule.
     """
     cells = find_cells(system)
     choices = _choices(system, cells, request)
     check_system(system)
     flow = dependences(system)
-    sizes = default_sizes(system) | {s: n for s, n in request.sizes.items() if s in system.symbols}
+    known = {**(defaults or default_sizes([system])), **request.sizes}
+    sizes = {symbol: known[symbol] for symbol in system.symbols}
     layers = waves(system, flow)
     if layers is None:
         schedule = Schedule(Choice("sequential", "units"), affine_maps(system, any_order(system, flow)), {})
@@ -72,13 +74,13 @@ def plan(system: System, request: Request) -> Plan:
     return Plan(schedule, ranking, layers, sizes, _why(request, ranking, machine, sizes))
 
 
-def default_sizes(system: System) -> dict[str, int]:
-    """Sizes to choose a schedule for; it is legal for all others too."""
-    domains = [e.domain.gist_params(system.context) for e in system.equations]
-    return {
-        symbol: _LENGTH if any(d.involves_dims(PARAM, i, 1) for d in domains) else _ROWS
-        for i, symbol in enumerate(system.symbols)
-    }
+def default_sizes(systems: Sequence[System]) -> dict[str, int]:
+    """Sizes to choose schedules for where none are given; the schedules are legal for all others too."""
+    lengths = set()
+    for system in systems:
+        domains = [e.domain.gist_params(system.context) for e in system.equations if e.reads]
+        lengths |= {s for i, s in enumerate(system.symbols) if any(d.involves_dims(PARAM, i, 1) for d in domains)}
+    return {symbol: _LENGTH if symbol in lengths else _ROWS for system in systems for symbol in system.symbols}
 
 
 def _choices(system: System, cells: Cells, request: Request) -> list[Choice]:

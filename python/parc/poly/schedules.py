@@ -62,7 +62,7 @@ def make(system: System, dependences: Sequence[Dependence], layers: Sequence[Lay
         times = _tiled_waves(system, dependences, layers, tile) if tile > 1 else _waves(layers)
     else:
         times = _layer_order(layers, tile)
-    owners = _owners(system, layers) if choice.distribute == "points" else {}
+    owners = _owners(layers) if choice.distribute == "points" else {}
     return Schedule(choice, affine_maps(system, _without_constants(times)), affine_maps(system, owners))
 
 
@@ -172,10 +172,10 @@ def _in_tiles(layer: Layer, name: str, time: AffineTime, tile: int, shift: int) 
     return [ir.AffineExpr.get_floor_div(expr, tile) + shift, _number(layer.phase[name]), *inside]
 
 
-def _owners(system: System, layers: Sequence[Layer]) -> _Times:
-    """One worker a layer; points of one equation over several dimensions are dealt out by the first."""
+def _owners(layers: Sequence[Layer]) -> _Times:
+    """One worker a layer, or one for each first index where the points of a wave can be dealt out."""
     return {
-        name: [ir.AffineExpr.get_dim(0) + number if system.equation(name).domain.dim(SET) > 1 else _number(number)]
+        name: [ir.AffineExpr.get_dim(0) + number if layer.dealt else _number(number)]
         for number, layer in enumerate(layers)
         for name in layer.group.equations
     }

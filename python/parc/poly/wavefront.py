@@ -1,7 +1,7 @@
 """The wave of every instance: how early it can run when each layer's point takes one unit of time."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import islpy as isl
 
@@ -23,6 +23,8 @@ class Layer:
     """The same, as if the layers that it reads were complete."""
     level: Mapping[str, int]
     """The order of the equations inside one wave: an equation runs after those of smaller level that it reads there."""
+    dealt: bool
+    """Can different workers have points of one wave, dealt out by their first index?"""
     phase: Mapping[str, int]
     """The order of the equations inside a tile of waves: the recurrence is one phase, and what only feeds it comes in
     earlier ones, all waves of the tile at once."""
@@ -46,8 +48,23 @@ def waves(system: System, dependences: Sequence[Dependence]) -> tuple[Layer, ...
             return None
         wave, level = timed
         fixed |= wave
-        layers.append(Layer(group, wave, local[0], level, _phases(group, inside)))
+        dealt = _can_be_dealt(system, group, inside, wave)
+        layers.append(Layer(group, wave, local[0], level, dealt, _phases(group, inside)))
     return tuple(layers)
+
+
+def _can_be_dealt(system: System, group: Group, inside: Sequence[Dependence], wave: Mapping[str, AffineTime]) -> bool:
+    """Has a wave several points, of which those that need each other have the same first index?"""
+    several = [len(time.dims) > 1 or time.dims == (0,) for name in group.equations for time in (wave[name],)]
+    if not all(several):
+        return False
+    for dependence in inside:
+        relation = dependence.relation
+        same = relation.equate(isl.dim_type.in_, 0, isl.dim_type.out, 0)
+        apart = replace(dependence, relation=relation.subtract(same))
+        if not apart.relation.is_empty() and _meets(system, apart, wave):
+            return False
+    return True
 
 
 def _phases(group: Group, inside: Sequence[Dependence]) -> dict[str, int]:

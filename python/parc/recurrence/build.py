@@ -11,7 +11,7 @@ from parc.errors import CompileError
 from parc.recurrence.counters import FromCounter, build_counter
 from parc.recurrence.fit import Extent
 from parc.recurrence.groups import Group, find_groups
-from parc.recurrence.reads import FromOutside, FromSequence, FromStep, Read, Recurrences, StepMap, is_early
+from parc.recurrence.reads import FromOutside, FromSequence, FromStep, Read, Recurrences, StepMap, has_steps, is_early
 from parc.recurrence.symbolic import SymbolicCloner
 from parc.recurrence.trace import Node, Source
 
@@ -46,6 +46,7 @@ class _Builder:
         self.constant_roots = _constant_roots(found)
         self.unknowns: dict[tuple[int, int], list[_Unknown]] = defaultdict(list)
         self.outside: dict[tuple[tuple[int, int], ...], ir.Value] = {}
+        self.early: dict[tuple[tuple[int, int], ...], ir.Value] = {}
         self.transposed: dict[tuple[ir.Value, tuple[int, ...]], ir.Value] = {}
         self.solved: dict[int, dict[_Unknown, ir.Value]] = {}
         self.names: dict[int, str] = {}
@@ -191,14 +192,16 @@ class _Builder:
         return self._reshaped(self.outside[roots], sources)
 
     def _before(self, sources: Sources) -> ir.Value:
-        """A value given to the first steps: a step of a loop that depends on none is computed again before it."""
-        nodes = [s.node for s in sources]
+        """A value given to the first steps: what a loop's first steps compute alone is computed again before it."""
         steps = self.found.steps[0]
-        if nodes[0] is None or nodes[0] not in steps.place or not is_early(sources[0], steps):
+        if not has_steps(sources[0], steps) or not is_early(sources[0], steps):
             return self._outer(sources)
-        instances = [n for n in nodes if n is not None]
-        operands = [self._before(inputs) for inputs in zip(*(n.inputs for n in instances), strict=True)]
-        return self._reshaped(self.cloner.clone([n.op for n in instances], operands)[sources[0].result], sources)
+        roots = tuple(s.root for s in sources)
+        if roots not in self.early:
+            nodes = [s.node for s in sources if s.node is not None]
+            operands = [self._before(inputs) for inputs in zip(*(n.inputs for n in nodes), strict=True)]
+            self.early[roots] = self.cloner.clone([n.op for n in nodes], operands)[sources[0].result]
+        return self._reshaped(self.early[roots], sources)
 
     def _reshaped(self, value: ir.Value, sources: Sources) -> ir.Value:
         if len({len(s.reshapes) for s in sources}) > 1:

@@ -8,8 +8,9 @@ only equation that uses its results in the same step; otherwise it is an equatio
 from collections import defaultdict
 from dataclasses import dataclass
 
-from parc.recurrence.reads import FromOutside, FromSequence, FromStep, Recurrences, is_early
-from parc.recurrence.trace import Node, Source
+from parc.errors import CompileError
+from parc.recurrence.reads import FromOutside, FromSequence, FromStep, Read, Recurrences, is_early
+from parc.recurrence.trace import Node
 
 
 @dataclass
@@ -105,43 +106,37 @@ def _assign_levels(found: Recurrences, groups: list[Group]) -> None:
     """A group that needs a value computed from another group's results comes one level later."""
     steps = found.steps[0]
     group_of = {r: g for g in groups for r in g.repetitions}
-    level_of_node: dict[Node, int] = {}
+    level_of: dict[Node, int] = {}
 
-    def node_level(node: Node | None) -> int:
-        return 0 if node is None else level_of_node.get(node, 0)
+    def outside_level(node: Node | None) -> int:
+        """The level at which a value outside the systems, or the end of a loop, is known."""
+        if node in steps.place:
+            return group_of[steps.place[node][0].index].level + 1
+        return 0 if node is None else level_of.get(node, 0)
 
-    def given_level(source: Source) -> int:
-        """The first step of a loop may read what another loop ends with."""
-        if source.node not in steps.place or is_early(source, steps):
-            return node_level(source.node)
-        return group_of[steps.place[source.node][0].index].level + 1
+    def needed_level(read: Read) -> int:
+        if isinstance(read, FromStep):
+            given = [s[0].node for _, s in read.given if not is_early(s[0], steps)]
+            return max([group_of[read.repetition].level, *map(outside_level, given)])
+        if isinstance(read, FromOutside):
+            return outside_level(read.sources[0].node)
+        return outside_level(read.sequence[0].node) if isinstance(read, FromSequence) else 0
 
     changed = True
     while changed:
         changed = False
         for node in steps.trace.nodes:
-            if node in steps.place:
-                continue
-            needs = [
-                group_of[steps.place[s.node][0].index].level + 1 if s.node in steps.place else node_level(s.node)
-                for s in node.inputs
-            ]
-            level = max(needs, default=0)
-            if level > level_of_node.get(node, 0):
-                level_of_node[node] = level
-                changed = True
+            if node not in steps.place:
+                level = max((outside_level(s.node) for s in node.inputs), default=0)
+                changed |= level > level_of.get(node, 0)
+                level_of[node] = max(level, level_of.get(node, 0))
         for group in groups:
-            level = group.level
-            for r in group.repetitions:
-                for read in found.reads[r]:
-                    if isinstance(read, FromStep):
-                        level = max(level, group_of[read.repetition].level)
-                        for _, sources in read.given:
-                            level = max(level, given_level(sources[0]))
-                    elif isinstance(read, FromOutside):
-                        level = max(level, node_level(read.sources[0].node))
-                    elif isinstance(read, FromSequence):
-                        level = max(level, node_level(read.sequence[0].node))
-            if level > group.level:
-                group.level = level
-                changed = True
+            level = max((needed_level(read) for r in group.repetitions for read in found.reads[r]), default=0)
+            if level > len(groups):
+                raise CompileError(
+                    "a step of this loop reads a value that is computed from the loop's own results in another way "
+                    "than in the other steps: the loop is not regular",
+                    found.samples(group.repetitions[0])[0].op.location,
+                )
+            changed |= level > group.level
+            group.level = max(level, group.level)

@@ -3,7 +3,7 @@
 All traces must agree: what is fitted on some instances is checked on every other one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from parc.errors import CompileError
@@ -165,32 +165,34 @@ def _counter(found: Recurrences, columns: Columns) -> FromCounter | None:
 def is_early(source: Source, steps: Steps) -> bool:
     """Whether a value can be computed before the loops: on no way to it lie two steps of one repetition."""
     seen: set[int] = set()
-    pending, visited = [source.node], set()
-    while pending:
-        node = pending.pop()
-        if node not in steps.place or node in visited:
-            continue
-        visited.add(node)
-        repetition = steps.place[node][0].index
-        if repetition in seen:
-            return False
-        seen.add(repetition)
-        pending += [s.node for s in node.inputs]
+    for node in _ancestors(source):
+        if node in steps.place:
+            repetition = steps.place[node][0].index
+            if repetition in seen:
+                return False
+            seen.add(repetition)
     return True
+
+
+def has_steps(source: Source, steps: Steps) -> bool:
+    """Whether a value is computed from any step of a loop."""
+    return any(node in steps.place for node in _ancestors(source))
 
 
 def _depends_on(source: Source, steps: Steps, repetition: int) -> bool:
     """Whether a value needs any step of a repetition; one that does not can be the end of another loop."""
+    return any(n in steps.place and steps.place[n][0].index == repetition for n in _ancestors(source))
+
+
+def _ancestors(source: Source) -> Iterator[Node]:
+    """The node of a value and all that it is computed from."""
     pending, visited = [source.node], set()
     while pending:
         node = pending.pop()
-        if node is None or node in visited:
-            continue
-        visited.add(node)
-        if node in steps.place and steps.place[node][0].index == repetition:
-            return True
-        pending += [s.node for s in node.inputs]
-    return False
+        if node is not None and node not in visited:
+            visited.add(node)
+            pending += [s.node for s in node.inputs]
+            yield node
 
 
 def _explain_break(found: Recurrences, r: int, position: int) -> None:

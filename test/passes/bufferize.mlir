@@ -1,0 +1,50 @@
+// RUN: parc-opt %s --parc-bufferize --split-input-file --verify-diagnostics
+// RUN: not parc-opt %s --parc-bufferize --split-input-file 2>%t | filecheck %s
+
+// A result is computed where the caller wants it.
+
+// CHECK: func.func @main(%[[X:[a-z0-9]+]]: memref<4xf32>, %[[Y:[a-z0-9]+]]: memref<4xf32> {parc.kind = "result", parc.name = "y"})
+// CHECK-NOT: memref.alloc
+// CHECK: linalg.exp ins(%[[X]] : memref<4xf32>) outs(%[[Y]] : memref<4xf32>)
+// CHECK: return{{$}}
+func.func @main(%x: tensor<4xf32>) -> (tensor<4xf32> {parc.name = "y"}) {
+  %e = tensor.empty() : tensor<4xf32>
+  %y = linalg.exp ins(%x : tensor<4xf32>) outs(%e : tensor<4xf32>) -> tensor<4xf32>
+  return %y : tensor<4xf32>
+}
+
+// -----
+
+// Arguments are the caller's: nothing is written to them, and one that is returned is copied.
+
+// CHECK: func.func @main(%[[X:[a-z0-9]+]]: memref<4xf32>, %[[Y:[a-z0-9]+]]: memref<4xf32> {parc.kind = "result"}, %[[Z:[a-z0-9]+]]: memref<4xf32> {parc.kind = "result"})
+// CHECK-NOT: outs(%[[X]]
+// CHECK: linalg.exp ins(%[[X]] : memref<4xf32>) outs(%[[Y]] : memref<4xf32>)
+// CHECK: memref.copy %[[X]], %[[Z]]
+func.func @main(%x: tensor<4xf32>) -> (tensor<4xf32>, tensor<4xf32>) {
+  %y = linalg.exp ins(%x : tensor<4xf32>) outs(%x : tensor<4xf32>) -> tensor<4xf32>
+  return %y, %x : tensor<4xf32>, tensor<4xf32>
+}
+
+// -----
+
+// A scalar result is a buffer without dimensions.
+
+// CHECK: func.func @main(%[[X:[a-z0-9]+]]: memref<4xf32>, %[[Y:[a-z0-9]+]]: memref<f32> {parc.kind = "result"})
+// CHECK: %[[V:.*]] = memref.load %[[X]]
+// CHECK: memref.store %[[V]], %[[Y]][]
+func.func @main(%x: tensor<4xf32>) -> f32 {
+  %c2 = arith.constant 2 : index
+  %y = tensor.extract %x[%c2] : tensor<4xf32>
+  return %y : f32
+}
+
+// -----
+
+// What has no form on buffers is named.
+
+func.func @main(%x: tensor<4x4xf32>) -> tensor<4x4xf32> {
+  // expected-error @below {{the operation 'tosa.reverse' is not supported on the CPU}}
+  %y = tosa.reverse %x {axis = 0 : i32} : (tensor<4x4xf32>) -> tensor<4x4xf32>
+  return %y : tensor<4x4xf32>
+}
