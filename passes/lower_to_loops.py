@@ -12,7 +12,7 @@ from parc.codegen.analysis import analyse_cell
 from parc.codegen.arrays import Array, indices, slope
 from parc.codegen.cell import Cell, KernelOperand
 from parc.codegen.general import GeneralEquation
-from parc.codegen.irtools import defining_op, find_function, walk
+from parc.codegen.irtools import defining_op, find_function, is_inside, walk
 from parc.codegen.kernel import Kernel, VectorTarget, emit_kernel
 from parc.codegen.loops import STEP, WAVE, domain_ast, emit, index, schedule_ast, share
 from parc.codegen.packing import Layout, pack
@@ -99,6 +99,8 @@ def _emit_copy(name: str, element: ir.Type) -> None:
 
 def _lower(op: ir.OpView, kernels: _Kernels) -> None:
     """Replace one system."""
+    for read in walk(op, "parc.read"):
+        _move_before(read.operation.operands[0], op)
     system = build(op)
     verify(system)
     with ir.InsertionPoint(op):
@@ -110,6 +112,15 @@ def _lower(op: ir.OpView, kernels: _Kernels) -> None:
             array.results[0].replace_all_uses_with(tensor)
             array.erase()
     op.operation.erase()
+
+
+def _move_before(value: ir.Value, system: ir.OpView) -> None:
+    """Compute a known array (a view of a parameter, say) in front of the system, not inside an equation."""
+    owner = defining_op(value)
+    if owner is not None and owner.operation.name != "parc.unknown" and is_inside(owner, "parc.system"):
+        for operand in owner.operation.operands:
+            _move_before(operand, system)
+        owner.operation.move_before(system.operation)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from torch_mlir import ir
 from parc.errors import CompileError
 from parc.passbase import Pass
 from parc.recurrence.build import build_main
-from parc.recurrence.reads import recover
+from parc.recurrence.recover import recover
 from parc.recurrence.trace import Trace
 
 

@@ -281,7 +281,12 @@ class _Splitter:
         if op.name == "tensor.collapse_shape":
             source = self._extents(op.operands[0])
             groups = [[d.value for d in g] for g in op.attributes["reassociation"]]
-            return [_product([source[d] for d in group]) for group in groups]
+            return [
+                _product([source[d] for d in group])
+                if type_.is_dynamic_dim(i)
+                else ir.AffineExpr.get_constant(type_.shape[i])
+                for i, group in enumerate(groups)
+            ]
         if op.name == "tensor.concat":
             dim, source = op.attributes["dim"].value, self._extents(op.operands[0])
             if type_.is_dynamic_dim(dim):

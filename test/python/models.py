@@ -71,6 +71,62 @@ class LayerOuterLstm(TimeOuterLstm):
         return x, (torch.stack(hs), torch.stack(cs))
 
 
+class AnyCell(nn.Module):
+    """A stack of cells of any number of states, written in one of the ways in which people write such loops.
+
+    Each state is `act(x W + h U + b + previous state of the cell)`, gated by the first of the cell when there are more.
+    """
+
+    def __init__(
+        self, layers: int, states: int, features: int, hidden: int, *, activation: str, time_outer: bool, collect: str
+    ) -> None:
+        super().__init__()
+        self.states, self.hidden, self.time_outer, self.collect = states, hidden, time_outer, collect
+        self.activation = getattr(torch, activation)
+        widths = [features] + [hidden] * (layers - 1)
+        self.W = _weights(*[(w, hidden) for w in widths for _ in range(states)])
+        self.U = _weights(*[(hidden, hidden)] * layers * states)
+        self.b = _weights(*[(hidden,)] * layers * states)
+
+    def cell(self, layer: int, x: Tensor, old: list[Tensor]) -> list[Tensor]:
+        new: list[Tensor] = []
+        for s, h in enumerate(old):
+            k = layer * self.states + s
+            y = self.activation(x @ self.W[k] + h @ self.U[k] + self.b[k])
+            new.append(y * torch.sigmoid(new[0]) + 0.5 * h if new else y)
+        return new
+
+    def gather(self, x: Tensor, steps: list[Tensor]) -> Tensor:
+        """The outputs of all steps as one tensor `[T, B, hidden]`."""
+        if self.collect == "stack":
+            return torch.stack(steps)
+        if self.collect == "cat":
+            return torch.cat([y.unsqueeze(0) for y in steps], 0)
+        out = x.new_empty(len(steps), x.shape[1], self.hidden)
+        for t, y in enumerate(steps):
+            out[t] = y
+        return out
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[list[Tensor]]]:
+        layers = len(self.W) // self.states
+        states = [[x.new_zeros(x.shape[1], self.hidden)] * self.states for _ in range(layers)]
+        if self.time_outer:
+            steps = []
+            for y in x:
+                for layer in range(layers):
+                    states[layer] = self.cell(layer, y, states[layer])
+                    y = states[layer][-1]
+                steps.append(y)
+            return self.gather(x, steps), states
+        for layer in range(layers):
+            steps = []
+            for t in range(x.shape[0]):
+                states[layer] = self.cell(layer, x[t], states[layer])
+                steps.append(states[layer][-1])
+            x = self.gather(x, steps)
+        return x, states
+
+
 class ConcatCell(nn.Module):
     """`h = tanh([x, h] W + b)`: one product of the concatenated input and state."""
 

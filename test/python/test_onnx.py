@@ -252,11 +252,11 @@ def test_other_files(tmp_path: Path) -> None:
 
 def test_errors_name_the_node(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
-    x = value("x", ["N", 4, 4])
-    save(path, [helper.make_node("Det", ["x"], ["y"], "volume")], [x], [value("y", ["N"])])
-    assert "node 'volume' (Det) is not supported" in refused(path)
-    save(path, [helper.make_node("Det", ["x"], ["y"])], [x], [value("y", ["N"])])
-    assert "node 'Det_0' (Det) is not supported" in refused(path)
+    x, y = value("x", ["N", 4]), value("y", ["N", 4])
+    save(path, [helper.make_node("Softsign", ["x"], ["y"], "squash")], [x], [y])
+    assert "node 'squash' (Softsign) is not supported" in refused(path)
+    save(path, [helper.make_node("Softsign", ["x"], ["y"])], [x], [y])
+    assert "node 'Softsign_0' (Softsign) is not supported" in refused(path)
 
     node, _, weights = recurrent_node("LSTM", activations=["Sigmoid", "Affine", "Tanh"])
     outputs = [value("y", ["T", 1, "B", HIDDEN]), value("y_h", [1, "B", HIDDEN]), value("y_c", [1, "B", HIDDEN])]

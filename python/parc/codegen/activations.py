@@ -90,16 +90,11 @@ _ERF_FAR = (
 
 @dataclass(frozen=True)
 class _Reduced:
-    """2^n (1 + q): q = r + square * poly, where r is s or -s, and an integer with n in its low bits."""
+    """2^n (1 + linear * s); the low bits of the integer `n` are n."""
 
+    linear: ir.Value
     s: ir.Value
-    square: ir.Value
-    poly: ir.Value
     n: ir.Value
-
-    def expm1(self) -> ir.Value:
-        """q, where r is s."""
-        return vector.fma(self.square, self.poly, self.s)
 
 
 class _Emitter:
@@ -117,21 +112,19 @@ class _Emitter:
         n = arith.subi(x.n, self._int(self.format.magic_bits))
         half = arith.shrsi(n, self._int(1))
         first, second = self._power_of_two(half), self._power_of_two(arith.subi(n, half))
-        whole = vector.fma(x.square, x.poly, arith.addf(x.s, self._float(1.0)))
-        return arith.mulf(arith.mulf(whole, first), second)
+        return arith.mulf(arith.mulf(vector.fma(x.linear, x.s, self._float(1.0)), first), second)
 
     def sigmoid(self) -> ir.Value:
         """1 / (1 + exp(-x))."""
         x, one = self._reduced(self._clamped(*self.format.sigmoid_range), -1.0), self._float(1.0)
-        whole = vector.fma(x.square, x.poly, arith.subf(one, x.s))
-        return arith.divf(one, vector.fma(whole, self._power_of_two(x.n), one))
+        return arith.divf(one, vector.fma(vector.fma(x.linear, x.s, one), self._power_of_two(x.n), one))
 
     def tanh(self) -> ir.Value:
         """expm1(2x) / (expm1(2x) + 2)."""
         x = self._clamped(-self.format.tanh_limit, self.format.tanh_limit)
         twice = self._reduced(arith.addf(x, x), 1.0)
         power = self._power_of_two(twice.n)
-        expm1 = vector.fma(twice.expm1(), power, arith.subf(power, self._float(1.0)))
+        expm1 = vector.fma(arith.mulf(twice.linear, twice.s), power, arith.subf(power, self._float(1.0)))
         return arith.divf(expm1, arith.addf(expm1, self._float(2.0)))
 
     # The rest is for f32: for f64 the math library is used.
@@ -140,7 +133,7 @@ class _Emitter:
         """2^n q + (2^n - 1), whose parts are exact numbers where they cancel."""
         x = self._reduced(self._clamped(-20.0, 60.0), 1.0)
         power = self._power_of_two(x.n)
-        small = vector.fma(x.expm1(), power, arith.subf(power, self._float(1.0)))
+        small = vector.fma(arith.mulf(x.linear, x.s), power, arith.subf(power, self._float(1.0)))
         large = arith.cmpf(arith.CmpFPredicate.OGT, self.x, self._float(60.0))
         return arith.select(large, self.exp(), small)
 
@@ -212,15 +205,12 @@ class _Emitter:
         # s is sign * r: odd powers of it change sign with it.
         s = vector.fma(whole, self._float(-sign * high), x)
         s = vector.fma(whole, self._float(-sign * low), s)
-        square = arith.mulf(s, s)
-        # By Estrin's rule: what limits a kernel is the length of the chain of operations, not their number.
-        terms = [self._float(c * sign**k) for k, c in enumerate(self.format.coefficients)]
-        power = s
-        while len(terms) > 1:
-            pairs = [vector.fma(high, power, low) for low, high in zip(terms[::2], terms[1::2], strict=False)]
-            terms = pairs + terms[len(pairs) * 2 :]
-            power = square if power is s else arith.mulf(power, power)
-        return _Reduced(s, square, terms[0], arith.bitcast(self.int_type, shifted))
+        *rest, q = (c * sign**k for k, c in enumerate(self.format.coefficients))
+        poly = self._float(q)
+        for coefficient in reversed(rest):
+            poly = vector.fma(poly, s, self._float(coefficient))
+        linear = vector.fma(poly, s, self._float(sign))
+        return _Reduced(linear, s, arith.bitcast(self.int_type, shifted))
 
     def _power_of_two(self, n: ir.Value) -> ir.Value:
         """2^n; only the low bits of n count, so that the bits of `magic` above them fall away."""

@@ -10,7 +10,7 @@ The last strip is masked where the extent is not a multiple of the vector.  The 
 extents alone.  Values that are the same for all lanes stay scalars.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch_mlir import ir
@@ -24,6 +24,8 @@ from parc.codegen.microkernel import PANEL_VECTORS, VectorTarget
 
 # Narrower strips are not worth a vector.
 _LEAST_EXTENT = 4
+# Rows of a product that share the vectors of its right factor, with enough sums to hide the latency of additions.
+_ROWS = 4
 # Lanes behind the end of a masked strip may divide by zero; powers of integers have one exponent for all lanes.
 _SCALAR_ONLY = ("divsi", "divui", "remsi", "remui", "ceildivsi", "ceildivui", "floordivsi", "fpowi")
 # Operations that combine the lanes of one vector: the kind's name, and the value that changes nothing.
@@ -221,10 +223,10 @@ class _Emitter:
         static = self.lanes.static_extent(dim)
         return memref.dim(value, index(d)) if static is None else index(static)
 
-    def _parallel(self, dims: Sequence[int], strips: ir.Value, body: Callable[[ir.Value], None]) -> None:
-        """Parallel loops over `dims` and, innermost, `strips`, whose counter `body` takes."""
+    def _parallel(self, dims: Mapping[int, ir.Value], strips: ir.Value, body: Callable[[ir.Value], None]) -> None:
+        """Parallel loops over `dims` (so many iterations) and, innermost, `strips`, whose counter `body` takes."""
         moving = [d for d in dims if self.lanes.static_extent(d) != 1]
-        extents = [self.extents[d] for d in moving] + [strips]
+        extents = [dims[d] for d in moving] + [strips]
         count = len(extents)
         loop = scf.ParallelOp([], [index(0)] * count, extents, [index(1)] * count, [])
         block = loop.regions[0].blocks.append(*[ir.IndexType.get()] * count)
@@ -327,10 +329,11 @@ class _Emitter:
 
 
 class _Strips(_Emitter):
-    """Parallel lanes: one vector of each result at a time."""
+    """Parallel lanes: one vector of each result at a time, or of each of a few rows of a product."""
 
     def emit(self) -> None:
         lanes = self.lanes
+        self.row_dim = self._find_row_dim()
 
         def strip(counter: ir.Value) -> None:
             start = arith.muli(counter, index(lanes.width))
@@ -354,23 +357,71 @@ class _Strips(_Emitter):
         count = arith.ceildivui(self.extents[lanes.lane], index(lanes.width))
         if lanes.extent is not None:
             count = index(-(-lanes.extent // lanes.width))
-        self._parallel([d for d in self.dims if lanes.parallel[d] and d != lanes.lane], count, strip)
+        outer = {d: self.extents[d] for d in self.dims if lanes.parallel[d] and d != lanes.lane}
+        if self.row_dim is not None:
+            outer[self.row_dim] = arith.ceildivui(outer[self.row_dim], index(_ROWS))
+        self._parallel(outer, count, strip)
+
+    def _find_row_dim(self) -> int | None:
+        """The innermost parallel dimension along which a reduction reads the same vectors again."""
+        lanes = self.lanes
+        vectors = [i for i in range(lanes.input_count) if lanes.walks(i)]
+        for d in reversed(self.dims):
+            if all(lanes.parallel) or not lanes.parallel[d] or d == lanes.lane or lanes.static_extent(d) == 1:
+                continue
+            if any(all(slope(e, d) == 0 for e in lanes.maps[i].results) for i in vectors):
+                return d
+        return None
+
+    def _rows(self) -> list[list[ir.Value]]:
+        """The positions that a strip computes: one, or those of a few rows; rows behind the last are the last again."""
+        if self.row_dim is None:
+            return [self.position]
+        last = arith.subi(self.extents[self.row_dim], index(1))
+        first = arith.muli(self.position[self.row_dim], index(_ROWS))
+        rows = []
+        for r in range(_ROWS):
+            rows.append(list(self.position))
+            rows[-1][self.row_dim] = arith.minui(arith.addi(first, index(r)), last)
+        return rows
 
     def _strip(self, mask: ir.Value | None) -> None:
         lanes = self.lanes
         results = range(lanes.input_count, len(lanes.operands))
         reduced = [d for d in self.dims if not lanes.parallel[d]]
+        around, rows = self.position, self._rows()
+
+        def loaded() -> list[ir.Value]:
+            return [self._load(i, mask) for i in results]
+
+        def step(totals: list[ir.Value]) -> list[ir.Value]:
+            counters = {d: self.position[d] for d in reduced}
+            values = []
+            for r, row in enumerate(rows):
+                self.position = row
+                for d, counter in counters.items():
+                    row[d] = counter
+                part = totals[r * len(results) : (r + 1) * len(results)]
+                values += [self._spread(v) for v in self._body(part, mask)]
+            return values
+
         if reduced:
-            totals = [self._load(i, mask) for i in results]
-            values = self._reduce(reduced, totals, lambda t: [self._spread(v) for v in self._body(t, mask)])
+            totals: list[ir.Value] = []
+            for self.position in rows:
+                totals += loaded()
+            self.position = list(around)
+            values = self._reduce(reduced, totals, step)
         else:
             values = self._body([None] * len(results), mask)
-        for i, value in zip(results, values, strict=True):
+        places = [(row, i) for row in rows for i in results]
+        for (row, i), value in zip(places, values, strict=True):
+            self.position = row
             buffer, place = lanes.operands[i], self._indices(i)
             if mask is None:
                 vector.store(self._spread(value), buffer, place)
             else:
                 vector.maskedstore(buffer, place, mask, self._spread(value))
+        self.position = around
 
 
 class _Sums(_Emitter):
@@ -392,7 +443,7 @@ class _Sums(_Emitter):
             for i, combiner, total in zip(results, combiners, totals, strict=True):
                 self._finish(i, combiner, total)
 
-        self._parallel([d for d in self.dims if lanes.parallel[d]], index(1), point)
+        self._parallel({d: self.extents[d] for d in self.dims if lanes.parallel[d]}, index(1), point)
 
     def _sum(self, totals: list[ir.Value], neutral: list[ir.Value]) -> list[ir.Value]:
         """The totals with one row of strips."""

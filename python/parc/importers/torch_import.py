@@ -71,7 +71,7 @@ class CallStructure:
 
     def flatten(self, args: Sequence[object], kwargs: Mapping[str, object]) -> list[Tensor]:
         positional, named = self.arguments
-        if kwargs or len(args) != len(positional):
+        if kwargs or named or len(args) != len(positional):
             try:
                 args, kwargs = bind(self.signature, args, kwargs)
             except TypeError as e:

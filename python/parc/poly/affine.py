@@ -7,7 +7,7 @@ from torch_mlir import ir
 
 from parc.errors import CompileError
 
-SET, IN, PARAM = isl.dim_type.set, isl.dim_type.in_, isl.dim_type.param
+SET, IN, OUT, PARAM = isl.dim_type.set, isl.dim_type.in_, isl.dim_type.out, isl.dim_type.param
 
 
 def instance_space(symbols: tuple[str, ...], name: str, dims: tuple[str, ...]) -> isl.Space:

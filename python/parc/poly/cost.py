@@ -59,8 +59,8 @@ def estimate(
     """The predicted time of a schedule; `waves` is the number of waves without tiles at the sizes of `work`."""
     wavefront = choice.strategy == "wavefront"
     calls = [sum(_calls(layer, n, work[n], choice) for n in layer.group.equations) for layer in layers]
-    tiles = [ceil(max(work[n].points for n in layer.group.core) / _tile(layer, choice.tile)) for layer in layers]
     waves = ceil((waves - len(layers) + 1) / choice.tile) + len(layers) - 1 if waves else 0
+    tiles = [_tiles(layer, work, waves, choice) for layer in layers]
     busy = sum(_busy(choice, layer, layers if wavefront else (layer,), work, machine) for layer in layers)
     if wavefront and choice.distribute == "points":
         at_once = sum(tiles) / waves if waves else 1.0
@@ -98,6 +98,12 @@ def _busy(choice: Choice, layer: Layer, at_once: Sequence[Layer], work: Mapping[
     return seconds
 
 
+def _tiles(layer: Layer, work: Mapping[str, Work], waves: int, choice: Choice) -> int:
+    """How many tiles of a layer there are for threads to take; of one that is not dealt out, one in a wave."""
+    tiles = ceil(max(work[name].points for name in layer.group.core) / layer.tile(choice.tile))
+    return tiles if layer.is_dealt(choice.tile) else min(tiles, waves)
+
+
 def _longest_share(at_once: float, threads: int) -> float:
     """How many layers the thread with the most of them has in a wave, on average; `at_once` is how many all have."""
     few = floor(at_once)
@@ -107,14 +113,9 @@ def _longest_share(at_once: float, threads: int) -> float:
 
 def _calls(layer: Layer, name: str, work: Work, choice: Choice) -> int:
     """How many times an equation is called: once for all points of one time, as far as threads do not share these."""
-    if not any(layer.local[name].dims):
+    if layer.local.is_constant(name):
         return min(1, work.points) if choice.distribute == "units" else work.points
     return work.points if name in layer.group.core else ceil(work.points / choice.tile)
-
-
-def _tile(layer: Layer, tile: int) -> int:
-    """How many points of the recurrence are one tile: those of one time are not divided by time."""
-    return tile if any(any(layer.local[name].dims) for name in layer.group.core) else 1
 
 
 def _bandwidth(machine: Machine, resident: float) -> float:

@@ -7,7 +7,7 @@ from functools import reduce
 
 import islpy as isl
 
-from parc.poly.affine import PARAM, SET
+from parc.poly.affine import IN, OUT, PARAM, SET
 from parc.poly.model import Equation, System
 from parc.poly.wavefront import Layer
 
@@ -93,7 +93,7 @@ def points(system: System, layers: Sequence[Layer]) -> Count:
 def span(system: System, layers: Sequence[Layer]) -> Count:
     """The waves of the wavefront: the length of the longest chain of points that need each other."""
     return _union(
-        isl.Map.from_aff(layer.wave[name].aff(domain)).intersect_domain(domain)
+        isl.Map.from_aff(layer.whole.wave[name].aff(domain)).intersect_domain(domain)
         for layer in layers
         for name in layer.group.equations
         for domain in (system.equation(name).domain,)
@@ -104,7 +104,7 @@ def waves(system: System) -> Count:
     """How many waves a scheduled system has: values of the first time coordinate; in layer order every step is one."""
     if system.strategy != "wavefront":
         return steps(system)
-    return _union(t.project_out(isl.dim_type.out, 1, t.range_tuple_dim() - 1) for t in _times(system.equations))
+    return _union(t.project_out(OUT, 1, t.range_tuple_dim() - 1) for t in _times(system.equations))
 
 
 def steps(system: System) -> Count:
@@ -161,7 +161,9 @@ def _box(points: isl.Set) -> isl.PwQPolynomial | None:
     one = isl.Aff.zero_on_domain(isl.LocalSpace.from_space(plain.params().get_space())).add_constant_val(isl.Val(1))
     number = isl.PwQPolynomial.from_pw_aff(isl.PwAff.from_aff(one)).intersect_params(plain.params())
     for i in range(rank):
-        box = box.intersect(plain.eliminate(SET, 0, i).eliminate(SET, i + 1, rank - i - 1))
+        for order in (isl.Map.order_le, isl.Map.order_ge):
+            beyond = order(isl.Map.universe(plain.get_space().map_from_set()), IN, i, OUT, i)
+            box = box.intersect(plain.apply(beyond))
         length = plain.dim_max(i).sub(plain.dim_min(i)).add_constant_val(isl.Val(1))
         number = number.mul(isl.PwQPolynomial.from_pw_aff(length))
     return number.coalesce() if box.is_subset(plain) else None

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import islpy as isl
 
 from parc.errors import CompileError
+from parc.poly.affine import OUT
 from parc.poly.dependences import Dependence, check_system, dependences
 from parc.poly.example import Point, first_pair, first_point
 from parc.poly.model import Equation, System
@@ -71,7 +72,7 @@ def _check_owner(system: System, dependence: Dependence) -> None:
     source, sink = system.equation(dependence.source), system.equation(dependence.sink)
     assert source.time is not None and sink.time is not None and source.owner is not None and sink.owner is not None
     rank = source.time.range_tuple_dim()
-    waves = [e.project_out(isl.dim_type.out, 1, rank - 1) for e in (source.time, sink.time)]
+    waves = [e.project_out(OUT, 1, rank - 1) for e in (source.time, sink.time)]
     same_wave = dependence.relation.intersect(waves[0].apply_range(waves[1].reverse()))
     apart = same_wave.subtract(source.owner.apply_range(sink.owner.reverse()))
     if not apart.is_empty():

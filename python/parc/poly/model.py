@@ -12,7 +12,7 @@ import islpy as isl
 from torch_mlir import ir
 
 from parc.errors import CompileError
-from parc.poly.affine import SET, dimension_names, domain_rank, instance_space, to_map, to_set
+from parc.poly.affine import IN, OUT, PARAM, SET, dimension_names, domain_rank, instance_space, to_map, to_set
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +160,7 @@ class _Builder:
     def _context(self) -> isl.Set:
         context = isl.Set.universe(instance_space(self.symbols, "", ()))
         for i in range(len(self.symbols)):
-            context = context.lower_bound_val(isl.dim_type.param, i, isl.Val(0))
+            context = context.lower_bound_val(PARAM, i, isl.Val(0))
         if "assume" in self.system.attributes:
             attr = self.system.attributes["assume"]
             context = context.intersect(to_set(attr, context.get_space(), self.system.location))
@@ -189,7 +189,7 @@ class _Builder:
         extents = to_map(shape, point, name, rank, op.location)
         below = isl.Map.universe(extents.range().get_space().map_from_set())
         for i in range(rank):
-            below = below.order_gt(isl.dim_type.in_, i, isl.dim_type.out, i)
+            below = below.order_gt(IN, i, OUT, i)
         result = extents.apply_range(below).range().intersect(isl.Set.universe(space))
         for i in range(rank):
             result = result.lower_bound_val(SET, i, isl.Val(0))
@@ -209,7 +209,7 @@ class _Builder:
         relation = to_map(map_, domain, name, location=op.location)
         given, rank = len(map_.results), self.ranks[name]
         if given < rank:
-            relation = relation.add_dims(isl.dim_type.out, rank - given).set_tuple_name(isl.dim_type.out, name)
+            relation = relation.add_dims(OUT, rank - given).set_tuple_name(OUT, name)
             # Only the free indices are bounded here: that the given ones are inside is checked, not assumed.
             free = self.elements[name].eliminate(SET, 0, given)
             relation = relation.intersect_range(free)

@@ -7,7 +7,7 @@ import islpy as isl
 from torch_mlir import ir
 
 from parc.errors import CompileError
-from parc.poly.affine import PARAM, SET, as_function, dimension_names, from_aff
+from parc.poly.affine import IN, OUT, PARAM, SET, as_function, dimension_names, from_aff
 from parc.poly.dependences import Dependence
 from parc.poly.example import Point
 from parc.poly.groups import strong_components
@@ -41,9 +41,7 @@ def any_order(system: System, flow: Sequence[Dependence]) -> dict[str, list[ir.A
         function = as_function(part)
         if function is None:
             raise CompileError(f"the order {part} has no form as one affine map", system.op.location)
-        times[part.get_tuple_name(isl.dim_type.in_)] = [
-            from_aff(function.get_at(i)) for i in range(function.dim(isl.dim_type.out))
-        ]
+        times[part.get_tuple_name(IN)] = [from_aff(function.get_at(i)) for i in range(function.dim(OUT))]
     longest = max(map(len, times.values()))
     return {name: time + [ir.AffineExpr.get_constant(0)] * (longest - len(time)) for name, time in times.items()}
 

@@ -23,8 +23,7 @@ from torch_mlir import ir
 from parc.poly.affine import SET, to_map
 from parc.poly.dependences import Dependence
 from parc.poly.model import Equation, System
-from parc.poly.timing import AffineTime
-from parc.poly.wavefront import Layer, time_distances
+from parc.poly.wavefront import Layer, Times, time_distances
 
 STRATEGIES = ("sequential", "layers", "rows", "wavefront")
 DISTRIBUTIONS = ("units", "points", "rows")
@@ -62,7 +61,7 @@ def make(system: System, dependences: Sequence[Dependence], layers: Sequence[Lay
         times = _tiled_waves(system, dependences, layers, tile) if tile > 1 else _waves(layers)
     else:
         times = _layer_order(layers, tile)
-    owners = _owners(layers) if choice.distribute == "points" else {}
+    owners = _owners(layers, tile) if choice.distribute == "points" else {}
     return Schedule(choice, affine_maps(system, _without_constants(times)), affine_maps(system, owners))
 
 
@@ -95,16 +94,17 @@ def _number(value: int) -> ir.AffineExpr:
 
 def _sequential(layers: Sequence[Layer]) -> _Times:
     return {
-        name: [_number(number), layer.local[name].expr(), _number(position)]
+        name: [_number(number), layer.local.wave[name].expr(), _number(position)]
         for number, layer in enumerate(layers)
-        for position, name in enumerate(sorted(layer.group.equations, key=layer.level.__getitem__))
+        for position, name in enumerate(sorted(layer.group.equations, key=layer.local.level.__getitem__))
     }
 
 
 def _layer_order(layers: Sequence[Layer], tile: int) -> _Times:
     def inside(layer: Layer, name: str) -> list[ir.AffineExpr]:
-        time = layer.local[name]
-        return _in_tiles(layer, name, time, tile, 0) if tile > 1 else [time.expr(), _number(layer.level[name])]
+        if tile > 1:
+            return _in_tiles(layer, layer.local, name, tile, 0)
+        return [layer.local.wave[name].expr(), _number(layer.local.level[name])]
 
     return {
         name: [_number(number), *inside(layer, name)]
@@ -115,7 +115,7 @@ def _layer_order(layers: Sequence[Layer], tile: int) -> _Times:
 
 def _waves(layers: Sequence[Layer]) -> _Times:
     return {
-        name: [layer.wave[name].expr(), _number(layer.level[name])]
+        name: [layer.whole.wave[name].expr(), _number(layer.whole.level[name])]
         for layer in layers
         for name in layer.group.equations
     }
@@ -123,16 +123,16 @@ def _waves(layers: Sequence[Layer]) -> _Times:
 
 def _tiled_waves(system: System, dependences: Sequence[Dependence], layers: Sequence[Layer], tile: int) -> _Times:
     """Waves of tiles: a layer's tiles come in order, each after the tiles of other layers that it reads."""
-    times = {name: time for layer in layers for name, time in layer.local.items()}
+    times = [layer.local for layer in layers]
     shifts = _tile_shifts(system, dependences, layers, times, tile)
     if shifts is None:
         # A layer that waits for all of another one: only the waves' own times, with their symbols, keep them apart.
-        times = {name: time for layer in layers for name, time in layer.wave.items()}
+        times = [layer.whole for layer in layers]
         shifts = _tile_shifts(system, dependences, layers, times, tile)
         assert shifts is not None, "waves keep dependences between layers, so their distances are bounded"
     return {
-        name: _in_tiles(layer, name, times[name], tile, shift)
-        for layer, shift in zip(layers, shifts, strict=True)
+        name: _in_tiles(layer, time, name, tile, shift)
+        for layer, time, shift in zip(layers, times, shifts, strict=True)
         for name in layer.group.equations
     }
 
@@ -141,17 +141,18 @@ def _tile_shifts(
     system: System,
     dependences: Sequence[Dependence],
     layers: Sequence[Layer],
-    times: Mapping[str, AffineTime],
+    times: Sequence[Times],
     tile: int,
 ) -> list[int] | None:
     """For each layer the number to add to its tiles so that they come after those they read; None if there is none."""
     number = {name: i for i, layer in enumerate(layers) for name in layer.group.equations}
+    waves = {name: wave for time in times for name, wave in time.wave.items()}
     shifts = [0] * len(layers)
     for dependence in sorted(dependences, key=lambda d: number[d.sink]):
         source, sink = number[dependence.source], number[dependence.sink]
         if source == sink:
             continue
-        distances = time_distances(system, dependence, times)
+        distances = time_distances(system, dependence, waves)
         least = distances.project_out_all_params().dim_min_val(0)
         if not least.is_int():
             return None
@@ -160,22 +161,20 @@ def _tile_shifts(
     return shifts
 
 
-def _in_tiles(layer: Layer, name: str, time: AffineTime, tile: int, shift: int) -> list[ir.AffineExpr]:
+def _in_tiles(layer: Layer, times: Times, name: str, tile: int, shift: int) -> list[ir.AffineExpr]:
     """(tile + shift, phase, time inside the tile, level); outside the recurrence all of a tile has one time."""
-    group, expr = layer.group, time.expr()
+    expr, core = times.wave[name].expr(), layer.group.core
     inside = [_number(0), _number(0)]
-    if name in group.core:
-        inside = [
-            ir.AffineExpr.get_mod(expr, tile),
-            _number(layer.level[name] - min(layer.level[n] for n in group.core)),
-        ]
+    if name in core:
+        level = times.level[name] - min(times.level[n] for n in core)
+        inside = [ir.AffineExpr.get_mod(expr, tile), _number(level)]
     return [ir.AffineExpr.get_floor_div(expr, tile) + shift, _number(layer.phase[name]), *inside]
 
 
-def _owners(layers: Sequence[Layer]) -> _Times:
+def _owners(layers: Sequence[Layer], tile: int) -> _Times:
     """One worker a layer, or one for each first index where the points of a wave can be dealt out."""
     return {
-        name: [ir.AffineExpr.get_dim(0) + number if layer.dealt else _number(number)]
+        name: [ir.AffineExpr.get_dim(0) + number if layer.is_dealt(tile) else _number(number)]
         for number, layer in enumerate(layers)
         for name in layer.group.equations
     }

@@ -14,7 +14,7 @@ from itertools import chain
 import islpy as isl
 from torch_mlir import ir
 
-from parc.poly.affine import PARAM, SET, affine_expr
+from parc.poly.affine import IN, PARAM, SET, affine_expr
 from parc.poly.dependences import Dependence
 from parc.poly.model import Equation, System
 
@@ -37,7 +37,7 @@ class AffineTime:
     def aff(self, domain: isl.Set) -> isl.Aff:
         """The isl form over the space of `domain`."""
         result = isl.Aff.zero_on_domain(isl.LocalSpace.from_space(domain.get_space()))
-        for kind, coefficients in ((PARAM, self.symbols), (isl.dim_type.in_, self.dims)):
+        for kind, coefficients in ((PARAM, self.symbols), (IN, self.dims)):
             for i, coefficient in enumerate(coefficients):
                 result = result.set_coefficient_val(kind, i, isl.Val(coefficient))
         return result.set_constant_val(isl.Val(self.constant))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import islpy as isl
 
-from parc.poly.affine import SET
+from parc.poly.affine import IN, OUT, SET
 from parc.poly.dependences import Dependence
 from parc.poly.groups import Group, levels, partition
 from parc.poly.model import System
@@ -13,21 +13,40 @@ from parc.poly.timing import AffineTime, solve
 
 
 @dataclass(frozen=True)
+class Times:
+    """When the instances of a group's equations run."""
+
+    wave: Mapping[str, AffineTime]
+    level: Mapping[str, int]
+    """The order of the equations inside one wave: an equation runs after those of smaller level that it reads there."""
+
+    def is_constant(self, name: str) -> bool:
+        """Are all instances of an equation in one wave?"""
+        return not any(self.wave[name].dims)
+
+
+@dataclass(frozen=True)
 class Layer:
     """A group of equations with its times."""
 
     group: Group
-    wave: Mapping[str, AffineTime]
-    """When an instance runs, counted over the whole system; dependences between layers span at least one wave."""
-    local: Mapping[str, AffineTime]
+    whole: Times
+    """Waves counted over the whole system; dependences between layers span at least one."""
+    local: Times
     """The same, as if the layers that it reads were complete."""
-    level: Mapping[str, int]
-    """The order of the equations inside one wave: an equation runs after those of smaller level that it reads there."""
-    dealt: bool
-    """Can different workers have points of one wave, dealt out by their first index?"""
     phase: Mapping[str, int]
     """The order of the equations inside a tile of waves: the recurrence is one phase, and what only feeds it comes in
     earlier ones, all waves of the tile at once."""
+    has_independent_points: bool
+    """Has a wave several points, of which those that need each other have the same first index?"""
+
+    def tile(self, steps: int) -> int:
+        """How many waves of the recurrence a tile of so many steps has: 1 where all its points are in one."""
+        return 1 if all(self.whole.is_constant(name) for name in self.group.core) else steps
+
+    def is_dealt(self, steps: int) -> bool:
+        """Can different workers have points of one tile of so many steps, dealt out by their first index?"""
+        return self.has_independent_points and self.tile(steps) == 1
 
 
 def waves(system: System, dependences: Sequence[Dependence]) -> tuple[Layer, ...] | None:
@@ -42,25 +61,22 @@ def waves(system: System, dependences: Sequence[Dependence]) -> tuple[Layer, ...
     for group in partition(system, dependences):
         inside = [d for d in dependences if d.sink in group.equations and d.source in group.equations]
         outside = [d for d in dependences if d.sink in group.equations and d.source not in group.equations]
-        timed = _solve(system, group, inside, outside, fixed)
-        local = timed and (_solve(system, group, inside, [], {}) if outside else timed)
-        if timed is None or local is None:
+        whole = _solve(system, group, inside, outside, fixed)
+        local = _solve(system, group, inside, [], {}) if outside else whole
+        if whole is None or local is None:
             return None
-        wave, level = timed
-        fixed |= wave
-        dealt = _can_be_dealt(system, group, inside, wave)
-        layers.append(Layer(group, wave, local[0], level, dealt, _phases(group, inside)))
+        fixed |= whole.wave
+        independent = _has_independent_points(system, inside, whole.wave)
+        layers.append(Layer(group, whole, local, _phases(group, inside), independent))
     return tuple(layers)
 
 
-def _can_be_dealt(system: System, group: Group, inside: Sequence[Dependence], wave: Mapping[str, AffineTime]) -> bool:
-    """Has a wave several points, of which those that need each other have the same first index?"""
-    several = [len(time.dims) > 1 or time.dims == (0,) for name in group.equations for time in (wave[name],)]
-    if not all(several):
+def _has_independent_points(system: System, inside: Sequence[Dependence], wave: Mapping[str, AffineTime]) -> bool:
+    if not all(len(time.dims) > 1 or time.dims == (0,) for time in wave.values()):
         return False
     for dependence in inside:
         relation = dependence.relation
-        same = relation.equate(isl.dim_type.in_, 0, isl.dim_type.out, 0)
+        same = relation.equate(IN, 0, OUT, 0)
         apart = replace(dependence, relation=relation.subtract(same))
         if not apart.relation.is_empty() and _meets(system, apart, wave):
             return False
@@ -86,8 +102,8 @@ def _solve(
     inside: Sequence[Dependence],
     outside: Sequence[Dependence],
     fixed: Mapping[str, AffineTime],
-) -> tuple[dict[str, AffineTime], dict[str, int]] | None:
-    """The times of one group and its equations' levels."""
+) -> Times | None:
+    """The smallest times of one group."""
     equations = [system.equation(name) for name in group.equations]
     for spans in (_one_point_a_wave(group, inside), dict.fromkeys(inside, 1)):
         times = solve(system, equations, spans | dict.fromkeys(outside, 1), fixed)
@@ -96,7 +112,7 @@ def _solve(
         together = [(d.source, d.sink) for d in inside if _meets(system, d, times)]
         level = levels(group.equations, together)
         if level is not None:
-            return times, level
+            return Times(times, level)
     return None
 
 
@@ -116,7 +132,7 @@ def _one_point_a_wave(group: Group, inside: Sequence[Dependence]) -> dict[Depend
 def _is_identity(relation: isl.Map) -> bool:
     if relation.domain_tuple_dim() != relation.range_tuple_dim():
         return False
-    plain = relation.reset_tuple_id(isl.dim_type.in_).reset_tuple_id(isl.dim_type.out)
+    plain = relation.reset_tuple_id(IN).reset_tuple_id(OUT)
     return plain.is_subset(isl.Map.identity(plain.get_space()))
 
 

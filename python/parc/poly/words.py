@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import islpy as isl
 
-from parc.poly.affine import SET, aff_text, as_function
+from parc.poly.affine import IN, OUT, SET, aff_text, as_function
 from parc.poly.dependences import Dependence
 from parc.poly.model import System
 
@@ -25,7 +25,7 @@ def _ends(system: System, relation: isl.Map) -> tuple[str, str]:
     sinks, sources = relation.range(), relation.domain()
     sink, source = _one(sinks), _one(sources)
     if source is None and (function := _function(relation.reverse())) is not None:
-        source = _instance(relation.get_tuple_name(isl.dim_type.in_), function)
+        source = _instance(relation.get_tuple_name(IN), function)
     return sink or _any(sinks), source or f"every {_any(sources)}"
 
 
@@ -47,7 +47,7 @@ def _function(map_: isl.Map) -> list[str] | None:
     function = as_function(map_)
     if function is None:
         return None
-    return [aff_text(function.get_at(i)) for i in range(function.dim(isl.dim_type.out))]
+    return [aff_text(function.get_at(i)) for i in range(function.dim(OUT))]
 
 
 def _instance(name: str, indices: Sequence[str]) -> str:

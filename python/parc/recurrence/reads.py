@@ -6,12 +6,15 @@ All traces must agree: what is fitted on some instances is checked on every othe
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from parc.errors import CompileError
-from parc.recurrence.anchors import access_of, find_anchors, looped_dims, unshare
-from parc.recurrence.counters import FromCounter, fit_counter, release_counters
+from parc.recurrence.anchors import access_of
+from parc.recurrence.counters import FromCounter, fit_counter
 from parc.recurrence.fit import Extent, StepMap, fit, fit_steps
-from parc.recurrence.steps import Steps, find_steps, splits
-from parc.recurrence.trace import Node, Source, Trace
+from parc.recurrence.steps import Steps
+from parc.recurrence.trace import Node, Source
+
+
+Given = tuple[tuple[int, tuple[Source, ...]], ...]
+"""For the first steps of a loop, in order: the step that is asked for and the value given in its place, per trace."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +24,7 @@ class FromStep:
     repetition: int
     result: int
     at: StepMap
-    #: For the first steps, in order: the step that is asked for and the value given in its place, per trace.
-    given: tuple[tuple[int, tuple[Source, ...]], ...]
+    given: Given
 
 
 @dataclass(frozen=True)
@@ -67,75 +69,11 @@ class Recurrences:
         return [s.repetitions[repetition].sample for s in self.steps]
 
 
-def recover(traces: Sequence[Trace]) -> Recurrences:
-    """Find the loops of the traces and how their steps read; raises `CompileError` where they are not regular."""
-    release_counters(traces)
-    traces = [unshare(t, dims) for t, dims in zip(traces, looped_dims(traces), strict=True)]
-    anchors = [find_anchors(t, dims) for t, dims in zip(traces, looped_dims(traces), strict=True)]
-    first: CompileError | None = None
-    for split in splits(traces, anchors):
-        try:
-            return find_recurrences([find_steps(*args) for args in zip(traces, anchors, split, strict=True)])
-        except CompileError as error:
-            first = first or error
-    assert first is not None
-    raise first
+def fit_read(found: Recurrences, r: int, columns: Columns) -> Read | None:
+    """How repetition `r` reads the sources in `columns`, when that is regular.
 
-
-def find_recurrences(steps: list[Steps]) -> Recurrences:
-    """Match the repetitions of all traces and fit their reads."""
-    _check_same_repetitions(steps)
-    sizes = [s.trace.sizes for s in steps]
-    result = Recurrences(steps, [], [])
-    for r, sample in enumerate(steps[0].repetitions):
-        location = sample.sample.op.location
-        instances = [s.repetitions[r] for s in steps]
-        first = fit([i.first for i in instances], sizes)
-        count = fit([i.count for i in instances], sizes)
-        if first is None or count is None or not first.is_constant:
-            numbers = ", ".join(str(i.count) for i in instances)
-            raise CompileError(
-                f"'{sample.sample.name}' runs {numbers} times at sizes {', '.join(map(str, sizes))}: "
-                "no affine function of the dynamic sizes gives that, so the loop is not regular",
-                location,
-            )
-        for i in instances:
-            missing = set(range(i.first, i.first + i.count)) - set(i.nodes)
-            if missing:
-                raise CompileError(
-                    f"'{sample.sample.name}' is skipped in step {min(missing)}: the loop is not regular", location
-                )
-        result.first.append(first.constant)
-        result.count.append(count)
-    for r, sample in enumerate(steps[0].repetitions):
-        result.reads.append([_fit_read(result, r, i) for i in range(len(sample.sample.inputs))])
-    return result
-
-
-def _check_same_repetitions(steps: list[Steps]) -> None:
-    first = steps[0]
-    for other in steps[1:]:
-        for a, b in zip(first.repetitions, other.repetitions):  # noqa: B905 - unequal lengths are reported below
-            if a.sample.name != b.sample.name:
-                _fail_irregular(a.sample, first, other)
-        if len(first.repetitions) != len(other.repetitions):
-            longer = max((first, other), key=lambda s: len(s.repetitions))
-            odd = longer.repetitions[min(len(first.repetitions), len(other.repetitions))]
-            _fail_irregular(odd.sample, first, other)
-
-
-def _fail_irregular(node: Node, a: Steps, b: Steps) -> None:
-    raise CompileError(
-        f"the loop is not regular: '{node.name}' is repeated at sizes {a.trace.sizes} in another way than at "
-        f"sizes {b.trace.sizes}. Every step must do the same; choose between values with torch.where",
-        node.op.location,
-    )
-
-
-def _fit_read(found: Recurrences, r: int, position: int) -> Read:
-    """How input `position` of repetition `r` is read; `CompileError` where that is not regular."""
-    instances = [s.repetitions[r] for s in found.steps]
-    columns = [[(step, i.nodes[step].inputs[position]) for step in sorted(i.nodes)] for i in instances]
+    Raises `CompileError` for constants that change in an unknown way from step to step.
+    """
     for kind in (_outside, _from_step, _counter, _sequence):
         if read := kind(found, columns):
             return read
@@ -143,19 +81,23 @@ def _fit_read(found: Recurrences, r: int, position: int) -> Read:
         read = _from_step(found, [c[skipped:] for c in columns])
         if read is None or read.at.factor != 1 or not read.at.offset.is_constant:
             continue
-        given = []
-        for k in range(min(skipped, min(len(c) for c in columns))):
-            step = columns[0][k][0]
-            given.append((step + read.at.offset.constant, tuple(c[k][1] for c in columns)))
-        if len(given) == skipped and all(
-            is_early(s, t) or not _depends_on(s, t, r)
-            for _, sources in given
-            for s, t in zip(sources, found.steps, strict=True)
-        ):
-            return replace(read, given=tuple(given))
-    _explain_break(found, r, position)
-    node = instances[0].sample
-    raise CompileError(f"input {position} of '{node.name}' does not come from a regular place", node.op.location)
+        given = given_values(found, r, columns, skipped, read.at.offset.constant)
+        if given is not None:
+            return replace(read, given=given)
+    return None
+
+
+def given_values(found: Recurrences, r: int, columns: Columns, count: int, offset: int) -> Given | None:
+    """What the first `count` steps read in the place of steps at `offset`; None when that is not known before the loop."""
+    if min(len(c) for c in columns) < count:
+        return None
+    given = tuple((columns[0][k][0] + offset, tuple(c[k][1] for c in columns)) for k in range(count))
+    known = all(
+        is_early(s, t) or not _depends_on(s, t, r)
+        for _, sources in given
+        for s, t in zip(sources, found.steps, strict=True)
+    )
+    return given if known else None
 
 
 def _counter(found: Recurrences, columns: Columns) -> FromCounter | None:
@@ -193,29 +135,6 @@ def _ancestors(source: Source) -> Iterator[Node]:
             visited.add(node)
             pending += [s.node for s in node.inputs]
             yield node
-
-
-def _explain_break(found: Recurrences, r: int, position: int) -> None:
-    """Name the first step whose input breaks the pattern of the step before."""
-    steps = found.steps[-1]
-    nodes = steps.repetitions[r].nodes
-    previous: tuple[int, int] | None = None
-    for step in sorted(nodes):
-        source = nodes[step].inputs[position]
-        if source.node in steps.place:
-            repetition, at = steps.place[source.node]
-            now = (repetition.index, at - step)
-        else:
-            now = (-1, 0)
-        if previous is not None and now != previous and step > found.first[r] + 1:
-            node = nodes[step]
-            raise CompileError(
-                f"the loop is not regular: in step {step}, input {position} of '{node.name}' comes from "
-                "another place than in the steps before. Every step must read the same way; "
-                "choose between values with torch.where",
-                node.op.location,
-            )
-        previous = now
 
 
 def _outside(found: Recurrences, columns: Columns) -> FromOutside | None:

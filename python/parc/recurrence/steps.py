@@ -9,8 +9,9 @@ one *repetition* when they are alike (same operation, attributes, types) and eit
 
 Whatever occurs fewer than `MIN_STEPS` times is *single*: it runs before, between or after the loops.
 
-A weight that several layers share makes one class of instances out of several loops.  Such a class is cut
-according to a `Split`, a guess that later stages check like everything else.
+A weight that several layers share makes one class of instances out of several loops, and when a loop starts from
+the end of another, the latest input is not the one with the highest step.  What to do then is a `Guess`, which later
+stages check like everything else.
 """
 
 from collections import Counter, defaultdict
@@ -53,15 +54,20 @@ class Steps:
     place: dict[Node, tuple[Repetition, int]]
 
 
+Ways = dict[int, int | tuple[int, ...]]
+
+
 @dataclass(frozen=True)
-class Split:
-    """How the instances of an anchored class are cut into loops.
+class Guess:
+    """What the trace alone does not tell.
 
     `ways[k]` speaks of the k-th anchored class in program order: an integer m takes turns (instance i is step i // m
     of loop i % m: the layers of a loop over time), a tuple of lengths cuts blocks (one loop after the other).
+    The latest input of an operation is the one with the highest step, or the one computed last (`by_order`).
     """
 
-    ways: dict[int, int | tuple[int, ...]]
+    ways: Ways
+    by_order: bool = False
 
     def place(self, k: int, i: int) -> tuple[int, int]:
         """(loop, step) of instance i of class k."""
@@ -75,15 +81,22 @@ class Split:
         return len(way), i
 
 
-def splits(traces: Sequence[Trace], anchors: Sequence[Anchors]) -> Iterator[list[Split]]:
-    """Ways to cut the anchored classes, the likeliest first; one split per trace."""
-    yield [Split({})] * len(traces)
+def guesses(traces: Sequence[Trace], anchors: Sequence[Anchors]) -> Iterator[list[Guess]]:
+    """All guesses, the likeliest first; one per trace."""
+    for by_order in (False, True):
+        for ways in _ways(traces, anchors):
+            yield [Guess(w, by_order) for w in ways]
+
+
+def _ways(traces: Sequence[Trace], anchors: Sequence[Anchors]) -> Iterator[list[Ways]]:
+    """Ways to cut the anchored classes, for every trace."""
+    yield [{} for _ in traces]
     counts = [[len(members) for members in _anchored_classes(t, a).values()] for t, a in zip(traces, anchors, strict=True)]
     if len({len(c) for c in counts}) > 1:
         return
     sizes = [t.sizes for t in traces]
-    turns: list[dict[int, int | tuple[int, ...]]] = [{} for _ in traces]
-    blocks: list[dict[int, int | tuple[int, ...]]] = [{} for _ in traces]
+    turns: list[Ways] = [{} for _ in traces]
+    blocks: list[Ways] = [{} for _ in traces]
     for k, numbers in enumerate(zip(*counts, strict=True)):
         extent = fit(numbers, sizes)
         if extent is None or extent.divisor != 1 or any(c < 1 for c, _ in extent.terms):
@@ -97,8 +110,8 @@ def splits(traces: Sequence[Trace], anchors: Sequence[Anchors]) -> Iterator[list
             lengths[0] += number - sum(lengths)
             blocks[i][k] = tuple(lengths)
     if turns[0]:
-        yield [Split(t) for t in turns]
-        yield [Split(b) for b in blocks]
+        yield turns
+        yield blocks
 
 
 def _value(sizes: tuple[int, ...], symbols: tuple[int, ...]) -> int:
@@ -117,9 +130,9 @@ def _anchored_classes(trace: Trace, anchors: Anchors) -> dict[Hashable, list[Nod
     return classes
 
 
-def find_steps(trace: Trace, anchors: Anchors, split: Split) -> Steps:
+def find_steps(trace: Trace, anchors: Anchors, guess: Guess) -> Steps:
     """Group the nodes of a trace into repetitions; raises `CompileError` where that is not possible."""
-    classifier = _Classifier(trace, anchors, split)
+    classifier = _Classifier(trace, anchors, guess)
     while True:
         classifier.run()
         if not (classifier.settle_pivots() or classifier.settle_strays() or classifier.settle_singles()):
@@ -145,13 +158,14 @@ def find_steps(trace: Trace, anchors: Anchors, split: Split) -> Steps:
 class _Classifier:
     """Assigns classes and steps; what it learns of singles and pivots makes it start again."""
 
-    def __init__(self, trace: Trace, anchors: Anchors, split: Split) -> None:
+    def __init__(self, trace: Trace, anchors: Anchors, guess: Guess) -> None:
         self.trace = trace
         self.anchored: dict[Node, tuple[Hashable, int]] = {}
         for k, (key, members) in enumerate(_anchored_classes(trace, anchors).items()):
             for i, node in enumerate(members):
-                loop, step = split.place(k, i)
+                loop, step = guess.place(k, i)
                 self.anchored[node] = ((key, loop), step)
+        self.by_order = guess.by_order
         self.singles: set[Node] = set()
         self.strays: dict[Node, int] = {}
         self.first_input: set[Hashable] = set()
@@ -205,6 +219,8 @@ class _Classifier:
         shape = (node.key, tuple((i, self._numbers[self._keys[s.node]]) for i, s in inputs))  # type: ignore[index]
         if shape in self.first_input:
             return inputs[0]
+        if self.by_order:
+            return max(inputs, key=lambda item: (item[1].node.index, -item[0]))  # type: ignore[union-attr]
         chosen = max(inputs, key=lambda item: (self.steps[item[1].node], -item[0]))  # type: ignore[index]
         self._pivots[shape].add(chosen[0])
         return chosen
