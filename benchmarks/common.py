@@ -17,7 +17,7 @@ import parc
 from parc.codegen.microkernel import VectorTarget
 from parc.runtime.team import usable_cpus
 
-ABSOLUTE, RELATIVE = 2e-5, 1e-4
+ABSOLUTE, RELATIVE = 1e-6, 1e-4
 """How far results may be from eager's: float32 sums in another order, carried through thousands of steps."""
 
 _SETTLE_SECONDS = 0.015

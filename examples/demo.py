@@ -20,6 +20,8 @@ from torch import Tensor
 import parc
 
 WORDS = ("recurrent", "wavefront", "compiler", "polyhedral", "skewing", "sequentially", "lstm", "phonemically")
+THREADS = torch.get_num_threads()
+"""For parc, for PyTorch and for ONNX Runtime."""
 RUNS = 7
 """A time is the least of this many runs, taken in turns with the reference's."""
 
@@ -45,7 +47,8 @@ class Result:
         """How many steps the recurrences have, and how many are left when all that can run at once does."""
         recurrences = [system for system in report.systems if system.span > 1]
         work, span = (sum(int(getattr(s, number)) for s in recurrences) for number in ("work", "span"))
-        self.add("waves", f"{span} waves for {work} steps")
+        alone = span == work
+        self.add("waves", f"{span} waves for {work} steps{', each of which needs the one before' if alone else ''}")
 
     def add_time(self, ours: float, theirs: float, reference: str) -> None:
         self.add("time", f"{ours * 1e3:.2f} ms; {reference} {theirs * 1e3:.2f} ms: {theirs / ours:.1f} times as fast")
@@ -55,7 +58,7 @@ class Result:
 
 
 def main() -> int:
-    print(f"parc on {torch.get_num_threads()} threads\n")
+    print(f"parc and its references run on {THREADS} threads.\n")
     results = []
     for number, show in enumerate((speech_detection, pronunciation, custom_cells), 1):
         result = show()
@@ -70,9 +73,9 @@ def speech_detection() -> Result:
     """The speech detector on a recording, against ONNX Runtime."""
     path, recording = speech.model_file(), speech.sample_file()
     result = Result(f"Speech detection: {path.name}, convolutions and an LSTM, on {recording.name}")
-    detect = _compile(result, lambda: parc.compile(path))
+    detect = _compile(result, lambda: parc.compile(path, threads=THREADS))
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = THREADS
     session = onnxruntime.InferenceSession(path, options)
     sound = speech.frames(speech.load(recording))
 
@@ -87,9 +90,8 @@ def speech_detection() -> Result:
     probabilities = detect(sound, *speech.state())[0]
     found = speech.segments(probabilities)
     seconds = sum(end - start for start, end in found)
-    result.add(
-        "answer", f"speech in {len(found)} places, {seconds:.1f} s of {len(sound) * speech.FRAME / speech.RATE:.1f} s"
-    )
+    whole = len(sound) * speech.FRAME / speech.RATE
+    result.add("answer", f"speech in {len(found)} places, {seconds:.1f} s of {whole:.1f} s")
     result.add_waves(detect.explain({"sequence_length": len(sound)}))
     ours, theirs = _times(lambda: detect(sound, *speech.state()), lambda: reference(sound, *speech.state()))
     result.add_time(ours, theirs, "ONNX Runtime")
@@ -101,7 +103,7 @@ def pronunciation() -> Result:
     result = Result("Pronunciation: g2p_en, a GRU encoder and a decoder that feeds back its own choices, on words")
     package, model = g2p.package(), g2p.Pronouncer.trained()
     letters = {word: g2p.encode(package, word) for word in WORDS}
-    pronounce = _compile(result, lambda: parc.compile(model, (letters["compiler"],)))
+    pronounce = _compile(result, lambda: parc.compile(model, (letters["compiler"],), threads=THREADS))
     said = {word: g2p.decode(package, pronounce(letters[word])[0]) for word in WORDS}
     wrong = [word for word in WORDS if said[word] != package.predict(word)]
     result.equal = not wrong
@@ -126,8 +128,8 @@ def custom_cells() -> Result:
     torch.manual_seed(0)
     model = custom_cell.PeepholeStack(layers=4, features=features).eval().requires_grad_(False)
     example = (torch.randn(8, 2, features),)
-    fast = _compile(result, lambda: parc.compile(model, example))
-    skewed = parc.compile(model, example, strategy="wavefront")
+    fast = _compile(result, lambda: parc.compile(model, example, threads=THREADS))
+    skewed = parc.compile(model, example, threads=THREADS, strategy="wavefront")
     shapes = ((1, 1), (17, 3), (steps, batch))
     inputs = [torch.randn(t, b, features) for t, b in shapes]
     error = max(_error([f(x)], [model(x)]) for f in (fast, skewed) for x in inputs)

@@ -46,8 +46,9 @@ def load(path: Path) -> Tensor:
 
 def frames(sound: Tensor) -> Tensor:
     """The model's input: frames of 512 samples, each after the last 64 of the frame before; `[frames, 576]`."""
-    padded = pad(sound, (CONTEXT, -len(sound) % FRAME))
-    return padded.unfold(0, CONTEXT + FRAME, FRAME).contiguous()
+    body = pad(sound, (0, -len(sound) % FRAME)).reshape(-1, FRAME)
+    before = pad(body[:, -CONTEXT:], (0, 0, 1, 0))[: len(body)]
+    return torch.cat([before, body], 1)
 
 
 def state() -> tuple[Tensor, Tensor]:

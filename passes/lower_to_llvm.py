@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch_mlir import ir
 from torch_mlir.dialects import func
 
-from parc.codegen.irtools import run_pipeline
+from parc.codegen.irtools import find_function, run_pipeline
 from parc.passbase import Pass
 
 PIPELINE = (
@@ -44,6 +44,10 @@ class LowerToLLVM(Pass):
                 # Nobody else calls these: LLVM may inline them and drop them.
                 if isinstance(function, func.FuncOp) and _is_private(function) and not function.is_external:
                     function.attributes["llvm.linkage"] = internal
+            prepare = find_function(module, "prepare")
+            if prepare is not None:
+                # It runs once for all calls: half the time that LLVM takes for its loops is worth more than their speed.
+                prepare.attributes["llvm.passthrough"] = ir.ArrayAttr.get([ir.StringAttr.get("optsize")])
         run_pipeline(module, PIPELINE, self.name)
 
 

@@ -14,7 +14,7 @@ from parc.codegen.cell import Cell, KernelOperand
 from parc.codegen.general import GeneralEquation
 from parc.codegen.irtools import defining_op, find_function, is_inside, walk
 from parc.codegen.kernel import Kernel, VectorTarget, emit_kernel
-from parc.codegen.loops import STEP, WAVE, domain_ast, emit, index, schedule_ast, share
+from parc.codegen.loops import STEP, WAVE, Emitter, domain_ast, emit, index, schedule_ast, share
 from parc.codegen.packing import Layout, pack
 from parc.dialect import BarrierOp, TeamOp
 from parc.errors import CompileError
@@ -153,7 +153,7 @@ class _CellEquation:
     run_dimension: int | None
 
 
-class _BoundaryCopy:
+class _BoundaryCopy(Emitter):
     """Copies the tiles of one boundary; every thread copies its part of each."""
 
     def __init__(
@@ -181,12 +181,8 @@ class _BoundaryCopy:
         ]
         func.CallOp([], ir.FlatSymbolRefAttr.get(self._function), operands)
 
-    def run_dimension(self, name: str) -> int | None:
-        """Boundaries are small: tiles are copied one by one."""
-        return None
 
-
-class _SystemLowering:
+class _SystemLowering(Emitter):
     """Emits, in front of a system, what it becomes; also the callbacks of `codegen.loops.emit`."""
 
     def __init__(self, system: System, kernels: _Kernels) -> None:
@@ -319,6 +315,7 @@ class _SystemLowering:
             leading = list(ir.RankedTensorType(operand.array.type).shape[:-2])
             arguments.append(_Argument(packed[key], operand.access, leading, layout.size))
         written = cell.operands[-1]
+        assert written.access is not None
         size = self._array(written.array).tile_size(len(written.access.results))
         rows = arith.divui(size, index(written.extents[-1] or 1))
         dims = range(equation.domain.dim(isl.dim_type.set))
@@ -356,7 +353,7 @@ class _SystemLowering:
 
 
 def _is_run(operand: KernelOperand, dim: int) -> bool:
-    """Whether the operand's tiles at neighbours in `dim` are neighbours in memory (the same one, if all rows share it)."""
+    """Whether the operand's tiles at neighbours in `dim` are neighbours in memory, or the same if all rows share it."""
     *outer, last = _slopes(operand.access, dim) or [0]
     return not any(outer) and last == (1 if operand.kind in ("read", "write") else 0)
 

@@ -25,8 +25,8 @@ from torch_mlir import ir
 from parc.errors import CompileError
 from parc.passbase import Pass
 from parc.recurrence.build import build_main
+from parc.recurrence.counters import round_constants
 from parc.recurrence.recover import recover
-from parc.recurrence.trace import Trace
 
 
 @dataclass
@@ -46,8 +46,9 @@ class RaiseRecurrence(Pass):
             if "parc.symbols" in module.operation.attributes
             else []
         )
-        traces = [Trace.read(f, _sizes(f, symbols)) for f in funcs]
-        found = recover(traces)
+        for func in funcs:
+            round_constants(func)
+        found = recover(funcs, [_sizes(func, symbols) for func in funcs])
         with ir.InsertionPoint(funcs[0]), module.operation.location:
             build_main(found, symbols)
         for func in funcs:

@@ -53,7 +53,7 @@ def _write(system: ir.Operation, chosen: Plan) -> None:
     """Set the attributes of a scheduled system."""
     schedule, index = chosen.schedule, ir.IndexType.get()
     system.attributes["why"] = ir.StringAttr.get(chosen.why)
-    system.attributes["planned_for"] = ir.DictAttr.get(
+    system.attributes["sizes"] = ir.DictAttr.get(
         {symbol: ir.IntegerAttr.get(index, size) for symbol, size in chosen.sizes.items()}
     )
     system.attributes["strategy"] = ir.StringAttr.get(schedule.choice.strategy)

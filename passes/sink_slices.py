@@ -349,7 +349,7 @@ def _split_window(shape: list[int], offset: int, size: int) -> list[tuple[int, i
 def _join_window(shape: list[int], window: list[tuple[int, int]]) -> tuple[int, int] | None:
     """The inverse: one window per dimension as a window of the flattened dimension, if it is contiguous."""
     offset, size, partial = 0, 1, False
-    for extent, (start, count) in zip(reversed(shape), reversed(window), strict=True):
+    for extent, (_, count) in zip(reversed(shape), reversed(window), strict=True):
         # Outside the first dimension that is not whole, only single indices keep the window contiguous.
         if partial and count != 1:
             return None

@@ -6,8 +6,8 @@ from parc.errors import CallError, CompileError, ParcError
 
 if TYPE_CHECKING:
     from parc.api import compile, explain
-    from parc.report import Report
     from parc.module import Module
+    from parc.report import Report
 
 __all__ = ["CallError", "CompileError", "Module", "ParcError", "Report", "compile", "explain"]
 

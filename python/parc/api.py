@@ -15,7 +15,7 @@ Example = Sequence[object] | Tensor | None
 
 
 def compile(
-    model: Model,
+    model: Model | Module,
     example_inputs: Example = None,
     *,
     example_kwargs: Mapping[str, object] | None = None,
@@ -38,7 +38,7 @@ def compile(
     The schedule is chosen for the sizes of the example, and right for all.  Raises `CompileError` for what cannot be
     compiled; calls raise `CallError` for arguments that do not fit.
     """
-    module = Module(Source(model, dynamic_shapes), _options(strategy, threads))
+    module = Module(Source.of(model, dynamic_shapes), _options(strategy, threads))
     if example_inputs is not None or example_kwargs is not None or isinstance(model, str | os.PathLike):
         module.build(*_arguments(example_inputs), **(example_kwargs or {}))
     return module
@@ -61,7 +61,7 @@ def explain(
     if isinstance(model, Module):
         return model.explain(sizes)
     options = _options(strategy, threads)
-    source = Source(model, dynamic_shapes)
+    source = Source.of(model, dynamic_shapes)
     imported = source.load(_arguments(example_inputs), example_kwargs or {}, ir.Context())
     schedule(imported, options, Progress(source.name))
     return explain_module(imported.module, sizes)

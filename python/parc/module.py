@@ -28,6 +28,11 @@ class Source:
     model: Model
     dynamic_shapes: object = None
 
+    @staticmethod
+    def of(model: "Model | Module", dynamic_shapes: object) -> "Source":
+        """A source; of a module that is compiled already, its original."""
+        return Source(model._source.model if isinstance(model, Module) else model, dynamic_shapes)
+
     @property
     def name(self) -> str:
         """What messages call it."""
@@ -64,11 +69,10 @@ class Module(nn.Module):
 
     def __init__(self, source: Source, options: Options) -> None:
         super().__init__()
-        original = source.model if isinstance(source.model, nn.Module) else None
-        # Not an attribute of nn.Module's kind, which would put its name in front of all the original's.
+        # The original is no submodule, which would put a name in front of all of its.
         self.__dict__.update(_source=source, _options=options, _built=None, _original=None)
-        if original is not None:
-            self._share(original)
+        if isinstance(source.model, nn.Module) and not isinstance(source.model, torch.jit.ScriptModule):
+            self._share(source.model)
 
     def forward(self, *args: object, **kwargs: object) -> Any:
         """Call the compiled program; compiles it first if that has not happened."""
@@ -107,7 +111,6 @@ class Module(nn.Module):
         """Make the original's registries this module's own, so that all of `nn.Module` works on them."""
         shared = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "training")
         self.__dict__.update({name: original.__dict__[name] for name in shared}, _original=original)
-        self.__dict__["training"] = original.training
 
     def train(self, mode: bool = True) -> "Module":
         """Set the mode of the original too; where that changes what it computes, calls ask for another compile."""

@@ -25,7 +25,7 @@ class Number(int):
 
     formula: str
 
-    def __new__(cls, value: int, formula: str) -> "Number":
+    def __new__(cls, value: int, formula: str = "?") -> "Number":
         number = super().__new__(cls, value)
         number.formula = formula
         return number
@@ -160,7 +160,7 @@ class Report(Summary):
 def explain_module(module: ir.Module, sizes: Mapping[str, int] | None = None) -> Report:
     """Report on all systems of a module, which have schedules.
 
-    sizes: values of symbols that the numbers are for; the others have those that the schedule was chosen for.
+    sizes: values of symbols that the numbers are for; the others have those that were named when the schedule was chosen.
     Raises CompileError for a system without a schedule, or one that breaks it.
     """
     reports, totals = [], _NOTHING
@@ -215,10 +215,10 @@ def _explain(system: System, at: Mapping[str, int]) -> tuple[SystemReport, _Tota
 
 
 def _sizes(built: Sequence[System], asked: Mapping[str, int]) -> dict[str, int]:
-    """Sizes for the symbols of all systems: those asked for, else those that the schedules were chosen for."""
+    """Sizes for the symbols of all systems: those asked for, else those that were named for the schedule."""
     sizes = default_sizes(built)
     for system in built:
-        sizes |= system.planned_for
+        sizes |= system.sizes
     return {symbol: asked.get(symbol, size) for symbol, size in sizes.items()}
 
 

@@ -1,5 +1,7 @@
 // RUN: parc-opt %s --emit=schedule --strategy=wavefront | filecheck %s
 // RUN: parc-opt %s --emit=schedule --strategy=layers | filecheck %s --check-prefix=LAYERS
+// RUN: parc-opt %s --parc-schedule="strategy=wavefront distribute=points" --parc-verify-schedule | filecheck %s --check-prefix=POINTS
+// RUN: parc-opt %s --parc-schedule="strategy=wavefront distribute=points time_tile=4" --parc-verify-schedule | filecheck %s --check-prefix=TILES
 
 // Layers as a dimension of one equation, so that both sizes are symbols: h[l, t] needs h[l - 1, t] and h[l, t - 1].
 
@@ -10,6 +12,12 @@
 // CHECK: affine_map<(d0, d1)[s0, s1] -> (d0 + d1)>
 
 // LAYERS: //   work: L*T
+
+// The points of one wave have different l: workers take them in turn. Those of a tile of waves need each other.
+// POINTS: #[[LAYER:.*]] = affine_map<(d0, d1)[s0, s1] -> (d0)>
+// POINTS: name = "cell", owner = #[[LAYER]]
+// TILES: #[[ONE:.*]] = affine_map<(d0, d1)[s0, s1] -> (0)>
+// TILES: name = "cell", owner = #[[ONE]]
 
 func.func @main(%L: index, %T: index, %x: tensor<?x8xf32>, %h0: tensor<?x8xf32>) -> tensor<?x?x8xf32> {
   %s = "parc.system"(%L, %T) ({

@@ -12,7 +12,7 @@ import numpy as np
 from torch_mlir import ir
 from torch_mlir.passmanager import PassManager
 
-from parc.poly.affine import to_set, instance_space, domain_rank
+from parc.poly.affine import domain_rank, instance_space, to_set
 
 Value = np.ndarray | np.generic | int
 
@@ -150,7 +150,7 @@ class _Frame:
         fresh = list(dynamic)
         offsets, sizes, strides = (self._mixed(op, key, fresh) for key in ("offsets", "sizes", "strides"))
         for o, n, s, extent in zip(offsets, sizes, strides, shape, strict=True):
-            assert 0 <= o and n >= 0 and (n == 0 or o + (n - 1) * s < extent), (
+            assert o >= 0 and n >= 0 and (n == 0 or o + (n - 1) * s < extent), (
                 f"{op} cuts {n} elements from {o} on out of {extent}"
             )
         return tuple(slice(o, o + n * s, s) for o, n, s in zip(offsets, sizes, strides, strict=True))
@@ -245,7 +245,11 @@ class _System:
         for op in self._members("parc.boundary"):
             for point in self._points(op):
                 array, source = op.operands
-                self._define(array, self._at(op.attributes["to"], point), self.values[source][self._at(op.attributes["of"], point)])
+                self._define(
+                    array,
+                    self._at(op.attributes["to"], point),
+                    self.values[source][self._at(op.attributes["of"], point)],
+                )
         pending = [(e, p) for e in self._members("parc.equation") for p in self._points(e)]
         while pending:
             waiting = [(e, p) for e, p in pending if not self._run(e, p)]

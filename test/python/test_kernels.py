@@ -1,10 +1,10 @@
-"""Cells found in equations, and their kernels run against numpy in float64."""
+"""Kernels of cells, run against numpy in float64."""
 
 import ctypes
 from dataclasses import dataclass
 
 import numpy as np
-import pytest
+from equations import cell_of, columns, matmul, pointwise, read, sigmoid, system, zeros
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -13,13 +13,10 @@ from torch_mlir.dialects import bufferization, func
 from torch_mlir.execution_engine import ExecutionEngine
 from torch_mlir.runtime import get_ranked_memref_descriptor
 
-from parc import dialect
-from parc.codegen.analysis import analyse_cell
-from parc.codegen.cell import Apply, Cell, Constant, Contraction, Load, Output, Product
-from parc.codegen.irtools import run_pipeline, walk
+from parc.codegen.cell import Cell, Contraction
+from parc.codegen.irtools import run_pipeline
 from parc.codegen.kernel import Kernel, VectorTarget, emit_kernel
 from parc.codegen.packing import pack
-from parc.codegen.simplify import sigmoid_argument
 
 Array = NDArray[np.generic]
 TARGETS = (VectorTarget.host(), VectorTarget(), VectorTarget(512, 32))
@@ -29,91 +26,6 @@ LOWER = (
     "expand-strided-metadata,lower-affine,convert-scf-to-cf,convert-vector-to-llvm,convert-math-to-llvm,"
     "convert-math-to-libm,convert-to-llvm,reconcile-unrealized-casts"
 )
-
-
-def system(body: str, known: dict[str, str], written: dict[str, str]) -> str:
-    """A module with one equation; `known` and `written` map array names to types without the leading time dimension."""
-    arguments = ", ".join(f"%{name}: tensor<{shape}>" for name, shape in known.items())
-
-    def unknown(name: str, shape: str) -> str:
-        extents = ", ".join("B" if e == "?" else e for e in shape.split("x")[:-1])
-        map_ = f"affine_map<()[T, B] -> (T + 1, {extents})>"
-        return f'%{name} = "parc.unknown"() {{name = "{name}", shape = {map_}}} : () -> tensor<?x{shape}>'
-
-    writes = "\n".join(
-        f'"parc.write"(%{n}_new, %{n}) {{at = affine_map<(t)[T, B] -> (t + 1)>}} : (tensor<{s}>, tensor<?x{s}>) -> ()'
-        for n, s in written.items()
-    )
-    unknowns = "\n".join(unknown(*item) for item in written.items())
-    return f"""
-      #id = affine_map<(i, j) -> (i, j)>
-      #row = affine_map<(i, j) -> (j)>
-      #column = affine_map<(i, j) -> (i)>
-      func.func @main(%T: index, %B: index, {arguments}) {{
-        %0 = "parc.system"(%T, %B) ({{
-          {unknowns}
-          "parc.equation"() ({{
-          ^bb0(%t: index):
-            {body}
-            {writes}
-          }}) {{name = "cell", domain = affine_set<(t)[T, B] : (t >= 0, -t + T - 1 >= 0)>}} : () -> ()
-        }}) {{symbols = ["T", "B"]}} : (index, index) -> !parc.solution
-        return
-      }}"""
-
-
-def read(result: str, array: str, shape: str) -> str:
-    """The tile of `array` at t."""
-    types = f"(tensor<?x{shape}>) -> tensor<{shape}>"
-    return f'%{result} = "parc.read"(%{array}) {{at = affine_map<(t)[T, B] -> (t)>}} : {types}\n'
-
-
-def zeros(name: str, shape: str) -> str:
-    """An empty tile `%<name>_e` and a zero one `%<name>`."""
-    element, sizes = shape.split("x")[-1], "%B" if "?" in shape else ""
-    return f"""%{name}_e = tensor.empty({sizes}) : tensor<{shape}>
-      %{name}_0 = arith.constant 0.0 : {element}
-      %{name} = linalg.fill ins(%{name}_0 : {element}) outs(%{name}_e : tensor<{shape}>) -> tensor<{shape}>
-    """
-
-
-def matmul(result: str, left: str, left_shape: str, right: str, right_shape: str, out: str, out_shape: str) -> str:
-    types = f"tensor<{left_shape}>, tensor<{right_shape}>"
-    outs = f"outs(%{out} : tensor<{out_shape}>) -> tensor<{out_shape}>"
-    return f"%{result} = linalg.matmul ins(%{left}, %{right} : {types}) {outs}\n"
-
-
-def pointwise(result: str, code: str, inputs: list[tuple[str, str, str]], shape: str) -> str:
-    """A `linalg.generic` of (name, type, map) inputs; `code` has their values as %<name>_v and gives %y."""
-    element = shape.split("x")[-1]
-    maps = ", ".join([*(f"#{m}" for _, _, m in inputs), "#id"])
-    names, types = ", ".join(f"%{n}" for n, _, _ in inputs), ", ".join(f"tensor<{s}>" for _, s, _ in inputs)
-    arguments = ", ".join(f"%{n}_v: {s.split('x')[-1]}" for n, s, _ in inputs)
-    return f"""%{result}_out = tensor.empty(%B) : tensor<{shape}>
-      %{result} = linalg.generic {{indexing_maps = [{maps}], iterator_types = ["parallel", "parallel"]}}
-        ins({names} : {types}) outs(%{result}_out : tensor<{shape}>) {{
-      ^bb0({arguments}, %init: {element}):
-        {code}
-        linalg.yield %y : {element}
-      }} -> tensor<{shape}>
-    """
-
-
-def columns(result: str, value: str, shape: str, start: int, count: int) -> str:
-    element, source = shape.split("x")[-1], f"tensor<{shape}>"
-    return (
-        f"%{result} = tensor.extract_slice %{value}[0, {start}] [%B, {count}] [1, 1] : "
-        f"{source} to tensor<?x{count}x{element}>\n"
-    )
-
-
-def sigmoid(result: str, argument: str, element: str) -> str:
-    return f"""%{result}_n = arith.negf %{argument} : {element}
-      %{result}_x = math.exp %{result}_n : {element}
-      %{result}_1 = arith.constant 1.0 : {element}
-      %{result}_d = arith.addf %{result}_x, %{result}_1 : {element}
-      %{result} = arith.divf %{result}_1, %{result}_d : {element}
-    """
 
 
 @dataclass
@@ -150,14 +62,6 @@ class Compiled:
             for v in values
         ]
         self.engine.invoke(name, *pointers)
-
-
-def cell_of(text: str) -> tuple[ir.Module, Cell | None]:
-    """The module, which must outlive the cell, and the cell of its only equation."""
-    context = ir.Context()
-    dialect.load(context)
-    module = ir.Module.parse(text, context)
-    return module, analyse_cell(walk(module.operation, "parc.equation")[0])
 
 
 def compiled(
@@ -518,97 +422,3 @@ def test_sum_over_rows_of_a_tile(
     program = compiled(body, known, {"h": f"?x{units}x{dtype}"}, target, text)
     s, q = random(1, dtype, rows, depth, units), random(2, dtype, rows, depth)
     check(program, {"s": s, "q": q}, {"h": np.einsum("bk,bkj->bj", q.astype("f8"), s)}, shares)
-
-
-GENERAL = {
-    "a product with a tile that the body computes": """
-      %e = tensor.empty(%B) : tensor<?x8xf32>
-      %y = linalg.exp ins(%x_t : tensor<?x8xf32>) outs(%e : tensor<?x8xf32>) -> tensor<?x8xf32>
-      %h_new = linalg.matmul ins(%y, %w : tensor<?x8xf32>, tensor<8x8xf32>) outs(%x_t : tensor<?x8xf32>)
-        -> tensor<?x8xf32>""",
-    "a step over elements": """
-      %l = tensor.extract_slice %g[0, 0] [%B, 8] [1, 2] : tensor<?x16xf32> to tensor<?x8xf32>
-      %h_new = linalg.exp ins(%l : tensor<?x8xf32>) outs(%x_t : tensor<?x8xf32>) -> tensor<?x8xf32>""",
-    "a division by what may be zero past the end": """
-      %e = tensor.empty(%B) : tensor<?x8xi32>
-      %i = linalg.generic {indexing_maps = [#id, #id], iterator_types = ["parallel", "parallel"]}
-        ins(%x_t : tensor<?x8xf32>) outs(%e : tensor<?x8xi32>) {
-      ^bb0(%a: f32, %o: i32):
-        %n = arith.fptosi %a : f32 to i32
-        %one = arith.constant 1 : i32
-        %q = arith.divsi %one, %n : i32
-        linalg.yield %q : i32
-      } -> tensor<?x8xi32>
-      %z = tensor.empty(%B) : tensor<?x8xf32>
-      %h_new = linalg.generic {indexing_maps = [#id, #id], iterator_types = ["parallel", "parallel"]}
-        ins(%i : tensor<?x8xi32>) outs(%z : tensor<?x8xf32>) {
-      ^bb0(%a: i32, %o: f32):
-        %f = arith.sitofp %a : i32 to f32
-        linalg.yield %f : f32
-      } -> tensor<?x8xf32>""",
-    "an operation on indices": """
-      %e = tensor.empty(%B) : tensor<?x8xf32>
-      %h_new = linalg.generic {indexing_maps = [#id], iterator_types = ["parallel", "parallel"]}
-        outs(%e : tensor<?x8xf32>) {
-      ^bb0(%o: f32):
-        %i = linalg.index 1 : index
-        %n = arith.index_cast %i : index to i32
-        %y = arith.sitofp %n : i32 to f32
-        linalg.yield %y : f32
-      } -> tensor<?x8xf32>""",
-}
-
-
-@pytest.mark.parametrize("body", GENERAL.values(), ids=GENERAL.keys())
-def test_general_equations_are_no_cells(body: str) -> None:
-    known = {"x": "?x?x8xf32", "g": "?x16xf32", "w": "8x8xf32"}
-    assert cell_of(system(read("x_t", "x", "?x8xf32") + body, known, {"h": "?x8xf32"}))[1] is None
-
-
-def test_cell_of_a_product_with_bias() -> None:
-    body = (
-        read("x_t", "x", "?x3xf32")
-        + zeros("z", "?x8xf32")
-        + matmul("p", "x_t", "?x3xf32", "w", "3x8xf32", "z", "?x8xf32")
-    )
-    body += pointwise(
-        "h_new", "%y = arith.addf %p_v, %b_v : f32", [("p", "?x8xf32", "id"), ("b", "8xf32", "row")], "?x8xf32"
-    )
-    _, cell = cell_of(system(body, {"x": "?x?x3xf32", "w": "3x8xf32", "b": "8xf32"}, {"h": "?x8xf32"}))
-    assert cell is not None
-    assert [o.kind for o in cell.operands] == ["read", "weight", "vector", "write"]
-    total, bias, result = cell.nodes
-    assert total == Contraction((Product(read=0, read_column=0, weight=1, row=0, column=0, depth=3),))
-    assert bias == Load(operand=2, column=0, stride=1)
-    assert isinstance(result, Apply) and (result.name, result.arguments) == ("arith.addf", (0, 1))
-    assert cell.outputs == (Output(operand=3, column=0, node=2),)
-
-
-def test_equal_cells_share_a_key() -> None:
-    body = (
-        read("x_t", "x", "?x8xf32")
-        + "%h_new = linalg.exp ins(%x_t : tensor<?x8xf32>) outs(%x_t : tensor<?x8xf32>) -> tensor<?x8xf32>\n"
-    )
-    first = cell_of(system(body, {"x": "?x?x8xf32"}, {"h": "?x8xf32"}))
-    module = first[0]
-    other = ir.Module.parse(
-        system(body, {"v": "8xf32", "x": "?x?x8xf32"}, {"k": "?x8xf32"}).replace("%h_new", "%k_new"), module.context
-    )
-    second = analyse_cell(walk(other.operation, "parc.equation")[0])
-    assert first[1] is not None and second is not None
-    assert first[1].key == second.key
-
-
-def test_reciprocal_of_one_plus_exp_is_a_sigmoid() -> None:
-    with ir.Context():
-        f32, one = ir.F32Type.get(), ir.FloatAttr.get(ir.F32Type.get(), 1.0, loc=ir.Location.unknown())
-        nodes = [
-            Load(0, 0, 1),
-            Constant(one),
-            Apply("arith.negf", (), (0,), f32),
-            Apply("math.exp", (), (2,), f32),
-            Apply("arith.addf", (), (1, 3), f32),
-            Apply("arith.divf", (), (1, 4), f32),
-        ]
-        assert sigmoid_argument(nodes, 5) == 0
-        assert sigmoid_argument(nodes, 4) is None

@@ -3,9 +3,9 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
-from random_systems import Recurrence, recurrences, scheduled, stack, vector
+from random_systems import Read, Recurrence, recurrences, scheduled, stack, vector
 from torch_mlir import ir
 
 from parc import dialect
@@ -16,10 +16,41 @@ from parc.report import explain_module
 
 SIZES = range(8)
 
+# What feeds a recurrence has a chain of its own.
+WAITS_INSIDE_A_TILE = Recurrence(
+    {
+        "cell0": (Read("cell2", 1, 0, -1),),
+        "cell1": (),
+        "cell2": (Read("cell0", 1, 0, -1), Read("cell3", 1, 0, -1)),
+        "cell3": (Read("cell1", 1, 0, -1),),
+    }
+)
+WAITS_FOR_A_LAST_STEP = Recurrence(
+    {
+        "cell0": (Read("cell0", 1, 0, -2),),
+        "cell1": (),
+        "cell2": (Read("cell0", -1, 1, -1), Read("cell1", 0, 1, -1), Read("cell2", 1, 0, -1)),
+    }
+)
+LEAVES_A_WAVE_EMPTY = Recurrence(
+    {
+        "cell0": (Read("cell0", 1, 0, -2), Read("cell3", 1, 0, -2), Read("cell3", 1, 0, -1)),
+        "cell1": (Read("cell0", 1, 0, -2),),
+        "cell2": (Read("cell0", 1, 0, 0), Read("cell1", 1, 0, -1)),
+        "cell3": (),
+    }
+)
+
 REQUESTS = st.one_of(
     st.just({}),
     st.just({"strategy": "sequential"}),
-    st.fixed_dictionaries({"strategy": st.sampled_from(["layers", "rows"]), "time_tile": st.integers(0, 4)}),
+    st.fixed_dictionaries(
+        {
+            "strategy": st.sampled_from(["layers", "rows"]),
+            "distribute": st.sampled_from(["", "", "points"]),
+            "time_tile": st.integers(0, 4),
+        }
+    ),
     st.fixed_dictionaries(
         {
             "strategy": st.just("wavefront"),
@@ -52,6 +83,8 @@ def broken(system: Recurrence, module: ir.Module, size: int) -> list[str]:
 
 
 @given(system=recurrences(), request=REQUESTS)
+@example(system=WAITS_INSIDE_A_TILE, request={"strategy": "layers", "time_tile": 4})
+@example(system=WAITS_FOR_A_LAST_STEP, request={"strategy": "layers", "time_tile": 1})
 def test_every_schedule_keeps_every_need(system: Recurrence, request: dict[str, str | int]) -> None:
     module = parse(system.text())
     ScheduleSystem(**request).run(module)
@@ -92,6 +125,7 @@ def test_a_stack_of_layers_has_layers_plus_steps_minus_one_waves(layers: int, pr
 
 
 @given(system=recurrences(), request=REQUESTS)
+@example(system=LEAVES_A_WAVE_EMPTY, request={"strategy": "wavefront", "time_tile": 3, "distribute": "units"})
 def test_counts_are_those_of_the_points(system: Recurrence, request: dict[str, str | int]) -> None:
     module = parse(system.text())
     ScheduleSystem(**request).run(module)

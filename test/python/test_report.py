@@ -101,7 +101,7 @@ def test_no_steps_are_no_waves() -> None:
     assert "There are no points" in result.systems[0].picture
 
 
-def test_sizes_are_those_that_the_schedule_was_chosen_for() -> None:
+def test_sizes_are_those_named_for_the_schedule() -> None:
     module = parse(stack(2).text())
     ScheduleSystem(strategy="wavefront", sizes="T=77").run(module)
     assert explain_module(module).waves == 78

@@ -306,9 +306,11 @@ class _Analysis:
         extents = extents_of(value.type)
         if (owner is not None and owner.operation.name == "parc.unknown") or None in extents:
             raise NotACellError
-        if len(indices) == 1:
+        if len(indices) == 1 and self.units == 1:
             extents, indices = (*extents, 1), (*indices, Index("unit", 0))
         kinds = [i.kind for i in indices]
+        if len(kinds) < 2:
+            raise NotACellError
         unit_kinds = ("unit", "fixed") if self.units == 1 else ("unit",)
         transposed = kinds[-1] == "depth"
         depth, unit = (kinds[-1], kinds[-2]) if transposed else (kinds[-2], kinds[-1])

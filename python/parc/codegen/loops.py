@@ -5,7 +5,6 @@ time coordinate.  Below a step, the remaining dimensions of each equation's doma
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import islpy as isl
 from torch_mlir import ir
@@ -18,17 +17,20 @@ _SET, _OUT = isl.dim_type.set, isl.dim_type.out
 _OP, _NODE, _EXPR = isl.ast_expr_op_type, isl.ast_node_type, isl.ast_expr_type
 
 
-class Emitter(Protocol):
-    """What `emit` calls, in program order, with the insertion point inside the loops."""
+class Emitter:
+    """What `emit` calls, in program order, with the insertion point inside the loops; subclasses say what happens."""
 
     def point(self, name: str, point: Sequence[ir.Value]) -> None:
         """One instance of the equation `name`."""
+        raise NotImplementedError
 
     def run_dimension(self, name: str) -> int | None:
         """The domain dimension along which points of equal time may be given to `run` together."""
+        return None
 
     def run(self, name: str, first: Sequence[ir.Value], count: ir.Value) -> None:
         """`count` instances (none if it is not positive) that follow each other along the `run_dimension`."""
+        raise NotImplementedError
 
     def enter(self, mark: str, names: frozenset[str]) -> None:
         """Before the instances of one step or wave, in which the equations `names` may take part."""

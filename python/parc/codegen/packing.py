@@ -6,6 +6,7 @@ micro-kernel streams a panel from front to back.  Units past N are zero.
 """
 
 from dataclasses import dataclass
+from math import prod
 
 from torch_mlir import ir
 from torch_mlir.dialects import arith, linalg, tensor
@@ -38,65 +39,68 @@ def pack(weight: ir.Value, layout: Layout) -> ir.Value:
 
     Leading dimensions stay outermost: the matrix at linear leading index i starts at element `i * layout.size`.
     """
-    type_ = ir.RankedTensorType(weight.type)
-    element, shape, rank = type_.element_type, list(type_.shape), type_.rank
-    if rank == 1:
-        shape, rank = [*shape, 1], 2
-        weight = _expand(weight, [[0, 1]], shape)
-    matrices = 1
-    for extent in shape[:-2]:
-        matrices *= extent
+    shape = list(weight.type.shape)
+    if len(shape) == 1:
+        shape = [*shape, 1]
+        weight = tensor.expand_shape(_tensor(shape, weight), weight, [[0, 1]], [], shape)
+    shape = [prod(shape[:-2]), *shape[-2:]]
+    rank = weight.type.rank
     if rank == 2:
-        weight = _expand(weight, [[0, 1], [2]], [1, *shape])
+        weight = tensor.expand_shape(_tensor(shape, weight), weight, [[0, 1], [2]], [], shape)
     elif rank > 3:
-        weight = tensor.collapse_shape(
-            ir.RankedTensorType.get([matrices, *shape[-2:]], element),
-            weight,
-            [list(range(rank - 2)), [rank - 2], [rank - 1]],
-        )
-    panels = layout.unit_tile // layout.panel
-    tile = [panels, layout.depth, layout.panel]
-    packed = tensor.empty([matrices, layout.tiles, len(layout.columns), *tile], element)
-    for group, column in enumerate(layout.columns):
-        block, order = _group(weight, layout, column, [matrices, layout.tiles, *tile])
-        packed = _written(block, packed, [0, 0, group, 0, 0, 0], [matrices, layout.tiles, 1, *tile], order)
-    flat = ir.RankedTensorType.get([matrices * layout.size], element)
-    return tensor.collapse_shape(flat, packed, [list(range(6))])
-
-
-def _group(weight: ir.Value, layout: Layout, column: int, shape: list[int]) -> tuple[ir.Value, list[int]]:
-    """One group's columns with the units split, and the permutation that makes them `shape`."""
-    matrices, tiles, panels, depth, width = shape
-    element = ir.RankedTensorType(weight.type).element_type
+        groups = [list(range(rank - 2)), [rank - 2], [rank - 1]]
+        weight = tensor.collapse_shape(_tensor(shape, weight), weight, groups)
     unit_dim = 1 if layout.transposed else 2
-    sizes, offsets, padded = [matrices, depth, depth], [0, 0, 0], [matrices, depth, depth]
-    sizes[unit_dim], padded[unit_dim], offsets[unit_dim] = layout.units, tiles * layout.unit_tile, column
-    block = _slice(weight, offsets, sizes)
-    if sizes != padded:
-        zero = arith.constant(element, ir.FloatAttr.get(element, 0.0))
-        block = _written(block, linalg.fill(zero, outs=[tensor.empty(padded, element)]), [0, 0, 0], sizes, [0, 1, 2])
-    split = [tiles, panels, width]
-    if layout.transposed:
-        return _expand(block, [[0], [1, 2, 3], [4]], [matrices, *split, depth]), [0, 1, 2, 4, 3]
-    return _expand(block, [[0], [1], [2, 3, 4]], [matrices, depth, *split]), [0, 2, 3, 1, 4]
+    grouped = _padded(_groups(weight, layout, unit_dim), layout, unit_dim + 1)
+
+    tiles = [layout.tiles, layout.unit_tile // layout.panel, layout.panel]
+    split = list(grouped.type.shape)
+    split[unit_dim + 1 : unit_dim + 2] = tiles
+    dims = [[d] for d in range(unit_dim + 1)] + [[unit_dim + 1 + i for i in range(3)]]
+    dims += [[d] for d in range(unit_dim + 4, 6)]
+    split_up = tensor.expand_shape(_tensor(split, weight), grouped, dims, [], split)
+    # [matrices, groups, tiles, panels, panel, K] or [matrices, K, groups, tiles, panels, panel]
+    order = [0, 2, 1, 3, 5, 4] if layout.transposed else [0, 3, 2, 4, 1, 5]
+    packed = tensor.empty([split[d] for d in order], weight.type.element_type)
+    packed = linalg.transpose(split_up, outs=[packed], permutation=order)
+    return tensor.collapse_shape(_tensor([prod(split)], weight), packed, [list(range(6))])
 
 
-def _expand(value: ir.Value, groups: list[list[int]], shape: list[int]) -> ir.Value:
-    type_ = ir.RankedTensorType.get(shape, ir.RankedTensorType(value.type).element_type)
-    return tensor.expand_shape(type_, value, groups, [], shape)
+def _groups(weight: ir.Value, layout: Layout, unit_dim: int) -> ir.Value:
+    """The columns of the groups as a dimension of their own, in front of the units."""
+    count, first = len(layout.columns), layout.columns[0]
+    sizes = list(weight.type.shape)
+    shape = [*sizes[:unit_dim], count, layout.units, *sizes[unit_dim + 1 :]]
+    if all(column == first + g * layout.units for g, column in enumerate(layout.columns)):
+        block = _columns(weight, unit_dim, first, count * layout.units)
+        dims = [[d] for d in range(unit_dim)] + [[unit_dim, unit_dim + 1]] + [[d] for d in range(unit_dim + 2, 4)]
+        return tensor.expand_shape(_tensor(shape, weight), block, dims, [], shape)
+    groups = tensor.empty(shape, weight.type.element_type)
+    for g, column in enumerate(layout.columns):
+        block = _columns(weight, unit_dim, column, layout.units)
+        at = [g if d == unit_dim else 0 for d in range(4)]
+        part = [1 if d == unit_dim else extent for d, extent in enumerate(shape)]
+        groups = tensor.insert_slice(block, groups, [], [], [], at, part, [1] * 4)
+    return groups
 
 
-def _slice(value: ir.Value, offsets: list[int], sizes: list[int]) -> ir.Value:
-    """A slice; a dimension 2 of size 1 in six is dropped (the group)."""
-    kept = [s for i, s in enumerate(sizes) if len(sizes) < 6 or i != 2]
-    type_ = ir.RankedTensorType.get(kept, ir.RankedTensorType(value.type).element_type)
-    return tensor.extract_slice(type_, value, [], [], [], offsets, sizes, [1] * len(sizes))
+def _columns(weight: ir.Value, unit_dim: int, start: int, count: int) -> ir.Value:
+    """Some columns of the matrices (rows, where these are transposed)."""
+    sizes = list(weight.type.shape)
+    at = [start if d == unit_dim else 0 for d in range(3)]
+    sizes[unit_dim] = count
+    return tensor.extract_slice(_tensor(sizes, weight), weight, [], [], [], at, sizes, [1] * 3)
 
 
-def _written(
-    source: ir.Value, destination: ir.Value, offsets: list[int], sizes: list[int], order: list[int]
-) -> ir.Value:
-    """`destination` with the permuted source in a slice; computed in place, so that it needs no copy afterwards."""
-    place = _slice(destination, offsets, sizes)
-    moved = linalg.transpose(source, outs=[place], permutation=order)
-    return tensor.insert_slice(moved, destination, [], [], [], offsets, sizes, [1] * len(sizes))
+def _padded(groups: ir.Value, layout: Layout, unit_dim: int) -> ir.Value:
+    """Units up to whole tiles; those past N are zero."""
+    shape, element = list(groups.type.shape), groups.type.element_type
+    whole = [layout.tiles * layout.unit_tile if d == unit_dim else extent for d, extent in enumerate(shape)]
+    if whole == shape:
+        return groups
+    zeros = linalg.fill(arith.constant(element, ir.FloatAttr.get(element, 0.0)), outs=[tensor.empty(whole, element)])
+    return tensor.insert_slice(groups, zeros, [], [], [], [0] * 4, shape, [1] * 4)
+
+
+def _tensor(shape: list[int], like: ir.Value) -> ir.RankedTensorType:
+    return ir.RankedTensorType.get(shape, like.type.element_type)

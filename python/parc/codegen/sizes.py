@@ -1,13 +1,14 @@
 """Sizes of tensors in terms of a function's symbols."""
 
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from torch_mlir import ir
 from torch_mlir.dialects import affine, arith, func, tensor
 
 from parc.codegen.irtools import constant_int, defining_op, symbol_arguments, walk
 
-Size = int | ir.Value
+Size: TypeAlias = int | ir.Value
 """An extent: a number, or an index value."""
 
 

@@ -436,7 +436,9 @@ class _Sums(_Emitter):
             starts = []
             for i in results:
                 element = lanes.operands[i].type.element_type
-                neutral = _COMBINE[combiners[i - lanes.input_count].name][1](element)
+                combiner = combiners[i - lanes.input_count]
+                assert combiner is not None
+                neutral = _COMBINE[combiner.name][1](element)
                 starts.append(_splat(self._vector(element), neutral))
             reduced = [d for d in self.dims if not lanes.parallel[d] and d != lanes.lane]
             totals = self._reduce(reduced, starts, lambda t: self._sum(t, starts))

@@ -17,10 +17,10 @@ import torch
 from parc.errors import CompileError
 from parc.importers.torch_model import Program
 from parc.importers.torch_trace import Run, TooLong, user_line
+from parc.recurrence.sizes import trace_sizes
 
 # Sizes of the first trace: long enough for a loop to show its steady state.
 _TIME_BASE, _OTHER_BASE = 4, 2
-_HELD_OUT = 3  # the last trace differs from the first by this much in every symbol
 _SMALL = 2  # what the search shrinks dimensions to: not 1, which broadcasts
 _FIRST_LIMIT = 256  # operations per trial run while some dimension may still be long
 _MAX_TRIALS = 48
@@ -77,10 +77,8 @@ class InputShapes:
         return found
 
     def trace_sizes(self) -> list[tuple[int, ...]]:
-        """Values of the symbols to trace at: a base, one more of each symbol, and one held out to check against."""
-        base = tuple(s.base for s in self.symbols)
-        steps = [tuple(b + (i == k) for i, b in enumerate(base)) for k in range(len(base))]
-        return [base, *steps, tuple(b + _HELD_OUT for b in base)] if base else [base]
+        """Values of the symbols to trace at."""
+        return trace_sizes([s.base for s in self.symbols])
 
 
 def declared(program: Program, dynamic_shapes: object) -> InputShapes:

@@ -39,7 +39,7 @@ def import_model(
         model = model.module(check_guards=dynamic_shapes is None)
     if not callable(model):
         raise CompileError(
-            f"a {type(model).__name__} is no model: give an nn.Module, a function, an ExportedProgram or a path"
+            f"{type(model).__name__} is no kind of model: give an nn.Module, a function, an ExportedProgram or a path"
         )
     return import_torch(model, args, kwargs, context, dynamic_shapes=dynamic_shapes, stage=stage)
 

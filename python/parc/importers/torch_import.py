@@ -102,10 +102,9 @@ def _record(program: Program, shapes: Sequence[Sequence[int]], known: Sequence[T
             f"the model fails at the input shapes {_shapes_text(program, shapes)}: {e}", user_line(e)
         ) from e
     if known and len(recording.captured) != len(known):
-        raise CompileError(
-            "the model makes a new tensor outside of torch at every call (such as torch.from_numpy); make it once, "
-            "outside of the model's function"
-        )
+        extra = parameter_names(program, recording.captured)[len(known)]
+        where = _shapes_text(program, shapes)
+        raise CompileError(f"the model uses the tensor '{extra}' at the input shapes {where} but not at smaller ones")
     return recording
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 from torch_mlir import ir
 from torch_mlir.dialects import torch as torch_dialect
 from torch_mlir.extras.fx_importer import FxImporter, FxImporterHooks
@@ -23,6 +24,7 @@ from torch_mlir.passmanager import PassManager
 from parc.errors import CompileError
 from parc.importers.template import Template
 from parc.importers.torch_trace import Input, Recording, Run, ShapeRules, record, rehearse, user_line
+from parc.pipelines import diagnostic_location
 
 _TO_LINALG = (
     "builtin.module(func.func(torch-match-quantized-custom-ops),"
@@ -65,7 +67,7 @@ class Program:
         values = [*zip(roots, args, strict=True), *kwargs.items()]
         tensors = {}
         for root, value in values:
-            for path, leaf in pytree.tree_flatten_with_path(value)[0]:
+            for path, leaf in pytree.tree_flatten_with_path(value, is_leaf=_is_packed)[0]:
                 _check_leaf(root + pytree.keystr(path), leaf)
                 if isinstance(leaf, Tensor):
                     tensors[root + pytree.keystr(path)] = leaf
@@ -101,11 +103,13 @@ class Program:
     def record(self, shapes: Sequence[Sequence[int]], known: Sequence[Tensor] = ()) -> Recording:
         """Run on fake inputs of these shapes (see `torch_trace.record`)."""
         names = {id(tensor): name for name, tensor in self.parameters.items()}
+        _refuse_dropout(self.module)
         with _state_kept(self.module):
             return record(self.call, self._inputs(shapes), self.shape_rules, known=known, names=names)
 
     def rehearse(self, shapes: Sequence[Sequence[int]], limit: int | None = None) -> Run:
         """Run on fake inputs of these shapes, without a graph (see `torch_trace.rehearse`)."""
+        _refuse_dropout(self.module)
         with _state_kept(self.module):
             return rehearse(self.call, self._inputs(shapes), self.shape_rules, limit)
 
@@ -162,7 +166,7 @@ def lower_to_linalg(module: ir.Module) -> None:
     except ir.MLIRError as e:
         first = e.error_diagnostics[0] if e.error_diagnostics else None
         message = first.message if first else str(e)
-        raise CompileError(_unsupported(message), first.location if first else None) from e
+        raise CompileError(_unsupported(message), diagnostic_location(first) if first else None) from e
 
 
 def label_traces(
@@ -247,13 +251,30 @@ def _positional_names(signature: inspect.Signature | None, count: int) -> list[s
     return names[:count]
 
 
+def _is_packed(value: object) -> bool:
+    return isinstance(value, PackedSequence)
+
+
 def _check_leaf(name: str, leaf: object) -> None:
+    if _is_packed(leaf):
+        raise CompileError(f"input '{name}' is a PackedSequence, which is not supported: pass the padded tensor")
     if isinstance(leaf, np.ndarray):
         raise CompileError(f"input '{name}' is a numpy array: pass a torch tensor (torch.from_numpy)")
     if isinstance(leaf, Tensor) and (leaf.device.type not in ("cpu", "meta") or leaf.layout is not torch.strided):
         raise CompileError(
             f"input '{name}' is a {leaf.layout} tensor on {leaf.device}; dense CPU tensors are supported"
         )
+
+
+def _refuse_dropout(module: nn.Module | None) -> None:
+    """Refuse what torch's decomposition of recurrent layers leaves out without a word."""
+    for name, part in module.named_modules() if module is not None else ():
+        if isinstance(part, nn.RNNBase) and part.training and part.dropout and part.num_layers > 1:
+            where = f" '{name}'" if name else ""
+            raise CompileError(
+                f"the {type(part).__name__}{where} draws random numbers for dropout between its layers; call "
+                "model.eval() first"
+            )
 
 
 @contextmanager

@@ -135,6 +135,8 @@ def _union(maps: Iterable[isl.Map]) -> Count:
             else:
                 image, together = other.union(image).coalesce(), others + together
         classes = [*rest, (image, together)]
+    if not classes:
+        return Count(())
     whole = reduce(isl.Set.union, [image for image, _ in classes]).coalesce()
     if (number := _box(whole)) is not None:
         return Count((Part(whole, number),))

@@ -83,8 +83,8 @@ class System:
     strategy: str
     why: str
     """Why it was scheduled so; empty where nothing is said."""
-    planned_for: Mapping[str, int]
-    """The sizes that its schedule was chosen for; empty where nothing is said."""
+    sizes: Mapping[str, int]
+    """Sizes for reports: those named when its schedule was chosen; empty where nothing is said."""
     op: ir.Operation
 
     def equation(self, name: str) -> Equation:
@@ -150,7 +150,7 @@ class _Builder:
             distribute=_text(self.system, "distribute"),
             strategy=_text(self.system, "strategy"),
             why=_text(self.system, "why"),
-            planned_for=_sizes(self.system),
+            sizes=_sizes(self.system),
             op=self.system,
         )
 
@@ -298,9 +298,9 @@ def _text(op: ir.Operation, key: str) -> str:
 
 
 def _sizes(op: ir.Operation) -> dict[str, int]:
-    if "planned_for" not in op.attributes:
+    if "sizes" not in op.attributes:
         return {}
-    return {named.name: ir.IntegerAttr(named.attr).value for named in ir.DictAttr(op.attributes["planned_for"])}
+    return {named.name: ir.IntegerAttr(named.attr).value for named in ir.DictAttr(op.attributes["sizes"])}
 
 
 def _is_symbol(attributes: ir.DictAttr) -> bool:

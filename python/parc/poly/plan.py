@@ -43,6 +43,7 @@ class Plan:
     """Best first; empty when there was nothing to choose from."""
     layers: tuple[Layer, ...] | None
     sizes: Mapping[str, int]
+    """Those asked for, or the defaults; lengths are taken to be larger in the choice."""
     why: str
 
 
@@ -56,8 +57,10 @@ def plan(system: System, request: Request, defaults: Mapping[str, int] | None = 
     choices = _choices(system, cells, request)
     check_system(system)
     flow = dependences(system)
-    known = {**(defaults or default_sizes([system])), **request.sizes}
-    sizes = {symbol: known[symbol] for symbol in system.symbols}
+    defaults = defaults or default_sizes([system])
+    sizes = {symbol: request.sizes.get(symbol, defaults[symbol]) for symbol in system.symbols}
+    # Short sequences take little time under any schedule: the choice is for others.
+    chosen_for = {symbol: max(n, _LENGTH if defaults[symbol] == _LENGTH else 1) for symbol, n in sizes.items()}
     layers = waves(system, flow)
     if layers is None:
         schedule = Schedule(Choice("sequential", "units"), affine_maps(system, any_order(system, flow)), {})
@@ -65,13 +68,13 @@ def plan(system: System, request: Request, defaults: Mapping[str, int] | None = 
         why = f"{asked}its layers have no time of one dimension; the order is one that isl's scheduler found"
         return Plan(schedule, (), None, sizes, why)
     machine = Machine.detect(request.threads)
-    work = measure(system, cells, sizes)
-    wave_count = span(system, layers).at(sizes)
+    work = measure(system, cells, chosen_for)
+    wave_count = span(system, layers).at(chosen_for)
     estimates = [estimate(choice, layers, work, wave_count, machine) for choice in choices]
     # Rows leave threads idle at smaller batches than the one that the choice is made for: only for a clear gain.
     ranking = tuple(sorted(estimates, key=lambda e: e.seconds * (_ROWS_GAIN if e.choice.distribute == "rows" else 1)))
     schedule = make(system, flow, layers, ranking[0].choice)
-    return Plan(schedule, ranking, layers, sizes, _why(request, ranking, machine, sizes))
+    return Plan(schedule, ranking, layers, sizes, _why(request, ranking, machine, chosen_for))
 
 
 def default_sizes(systems: Sequence[System]) -> dict[str, int]:

@@ -61,7 +61,7 @@ def make(system: System, dependences: Sequence[Dependence], layers: Sequence[Lay
         times = _tiled_waves(system, dependences, layers, tile) if tile > 1 else _waves(layers)
     else:
         times = _layer_order(layers, tile)
-    owners = _owners(layers, tile) if choice.distribute == "points" else {}
+    owners = _owners(layers, choice) if choice.distribute == "points" else {}
     return Schedule(choice, affine_maps(system, _without_constants(times)), affine_maps(system, owners))
 
 
@@ -171,10 +171,11 @@ def _in_tiles(layer: Layer, times: Times, name: str, tile: int, shift: int) -> l
     return [ir.AffineExpr.get_floor_div(expr, tile) + shift, _number(layer.phase[name]), *inside]
 
 
-def _owners(layers: Sequence[Layer], tile: int) -> _Times:
+def _owners(layers: Sequence[Layer], choice: Choice) -> _Times:
     """One worker a layer, or one for each first index where the points of a wave can be dealt out."""
+    waves = choice.strategy == "wavefront"
     return {
-        name: [ir.AffineExpr.get_dim(0) + number if layer.is_dealt(tile) else _number(number)]
+        name: [ir.AffineExpr.get_dim(0) + number if waves and layer.is_dealt(choice.tile) else _number(number)]
         for number, layer in enumerate(layers)
         for name in layer.group.equations
     }

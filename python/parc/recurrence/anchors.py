@@ -1,11 +1,11 @@
-"""What tells that an operation belongs to a loop: the parameters that it uses, or the slices of a sequence that it reads.
+"""What tells that an operation belongs to a loop: the parameters that it uses, or the sequence that it reads slices of.
 
 Two operations alike that multiply by the same parameter, or that read different slices of the same sequence, are
 (almost always) the same line of the model in two steps of a loop.  They share an *anchor*.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 from torch_mlir import ir
 
@@ -19,7 +19,7 @@ Looped = dict[Root, set[int]]
 """For a value of a trace, its dimensions whose extent differs from trace to trace."""
 
 
-def looped_dims(traces: list[Trace]) -> list[Looped] | list[None]:
+def looped_dims(traces: Sequence[Trace]) -> list[Looped] | list[None]:
     """For every trace, the dimensions that change with the sizes, of each value that all traces have.
 
     With one trace nothing can be seen to change: None.

@@ -14,8 +14,8 @@ from torch_mlir.dialects import arith, linalg
 from parc.errors import CompileError
 from parc.recurrence.anchors import MIN_STEPS
 from parc.recurrence.fit import Extent, StepMap, fit_steps
-from parc.recurrence.symbolic import SymbolicCloner
-from parc.recurrence.trace import Source, Trace
+from parc.recurrence.symbolic import SymbolicCloner, is_constant
+from parc.recurrence.trace import Numbering, Source, Trace
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,23 @@ class FromCounter:
     is_inverse: bool
 
 
-def release_counters(traces: Sequence[Trace]) -> None:
+def round_constants(func: ir.Operation) -> None:
+    """Replace conversions of constants to a smaller float type by constants of that type.
+
+    The canonicalizer does so only where nothing is lost, which makes steps differ that do the same.
+    """
+    block = func.regions[0].blocks[0]
+    with ir.InsertionPoint.at_block_begin(block), func.location:
+        for op in block.operations:
+            for region in op.operation.regions:
+                for inner in [o.operation for b in region.blocks for o in b.operations]:
+                    if inner.name == "arith.truncf" and is_constant(inner.operands[0]):
+                        value = inner.operands[0].owner.attributes["value"].value
+                        inner.results[0].replace_all_uses_with(arith.constant(inner.results[0].type, value))
+                        inner.erase()
+
+
+def release_counters(traces: Sequence[Trace], numbers: Numbering) -> None:
     """Turn the constants that change from step to step into inputs of the nodes that use them."""
     found: list[dict[Hashable, set[Hashable]]] = []
     for trace in traces:
@@ -42,7 +58,8 @@ def release_counters(traces: Sequence[Trace]) -> None:
         for node in trace.nodes:
             if node.kind in changing:
                 node.inputs = [*node.inputs, *node.constants]
-                node.key = (node.kind, tuple(s.type for s in node.inputs), tuple(r.type for r in node.op.results))
+                types = tuple(s.type for s in node.inputs), tuple(r.type for r in node.op.results)
+                node.key = numbers[("counting", node.kind, types)]
                 node.constants = ()
 
 
@@ -51,12 +68,12 @@ def _values(constants: Sequence[Source]) -> tuple[ir.Attribute, ...]:
 
 
 def fit_counter(
-    columns: Sequence[Sequence[tuple[int, Source]]], sizes: Sequence[tuple[int, ...]]
+    columns: Sequence[Sequence[tuple[int, Source]]], sizes: Sequence[tuple[int, ...]], location: ir.Location
 ) -> FromCounter | None:
     """What constants count, given (step, constant) per trace; None when they are no constants or no counter.
 
-    Raises CompileError for constants that change in another way: for lengths beyond the traced ones nothing is known
-    about them.
+    Raises CompileError, at `location`, for constants that change in another way: nothing is known about them for
+    lengths beyond the traced ones.
     """
     points: list[list[tuple[int, float]]] = []
     for column in columns:
@@ -78,11 +95,10 @@ def fit_counter(
         if at is not None:
             return FromCounter(at, True)
     shown = ", ".join(f"{n:.6g}" for _, n in points[-1][:4])
-    node = columns[-1][0][1].node
     raise CompileError(
         f"a number that the loop computes in Python takes the values {shown}, ... from step to step, which is neither "
         "a * t + b nor 1 / (a * t + b): compute it as a tensor for all steps (from torch.arange) and index that",
-        node.op.location if node is not None else None,
+        location,
     )
 
 

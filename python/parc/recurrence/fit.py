@@ -126,7 +126,10 @@ def _fit(values: tuple[int, ...], sizes: tuple[tuple[int, ...], ...]) -> Extent 
         if found := _fit_quotient(values, sizes, s):
             return found
     products = list(combinations_with_replacement(symbols, 2))
-    for basis in [[(s,) for s in symbols], *[[p] for p in products], *[[p, (s,)] for p in products for s in symbols]]:
+    bases = [[(s,) for s in symbols]]
+    bases += [[p] for p in products]
+    bases += [[p, (s,)] for p in products for s in symbols]
+    for basis in bases:
         if len(basis) + 1 < len(sizes) and (found := _solve(values, sizes, basis)):
             return found
     return None
@@ -141,7 +144,10 @@ def _monomial(sizes: Sequence[int], symbols: tuple[int, ...]) -> int:
 
 def _solve(values: Sequence[int], sizes: Sequence[Sequence[int]], basis: Sequence[tuple[int, ...]]) -> Extent | None:
     """Integer coefficients of 1 and the monomials in `basis`, by elimination; None unless all traces agree."""
-    rows = [[Fraction(1), *(Fraction(_monomial(z, m)) for m in basis), Fraction(v)] for z, v in zip(sizes, values)]
+    rows = [
+        [Fraction(1), *(Fraction(_monomial(z, m)) for m in basis), Fraction(v)]
+        for z, v in zip(sizes, values, strict=True)
+    ]
     unknowns = len(basis) + 1
     rank = 0
     for column in range(unknowns):
@@ -154,14 +160,14 @@ def _solve(values: Sequence[int], sizes: Sequence[Sequence[int]], basis: Sequenc
         for r in range(len(rows)):
             if r != rank and rows[r][column]:
                 factor = rows[r][column]
-                rows[r] = [x - factor * y for x, y in zip(rows[r], rows[rank])]
+                rows[r] = [x - factor * y for x, y in zip(rows[r], rows[rank], strict=True)]
         rank += 1
     if any(row[-1] for row in rows[rank:]):
         return None
     solution = [rows[i][-1] for i in range(unknowns)]
     if any(x.denominator != 1 for x in solution):
         return None
-    terms = tuple((int(c), m) for c, m in zip(solution[1:], basis) if c)
+    terms = tuple((int(c), m) for c, m in zip(solution[1:], basis, strict=True) if c)
     return Extent(int(solution[0]), terms)
 
 
@@ -169,8 +175,8 @@ def _fit_quotient(values: Sequence[int], sizes: Sequence[Sequence[int]], symbol:
     """floor((a * s + b) / d) with a < d, for strided operations such as pooling."""
     for divisor in _DIVISORS:
         for a in range(1, divisor):
-            low = max(v * divisor - a * z[symbol] for v, z in zip(values, sizes))
-            high = min((v + 1) * divisor - 1 - a * z[symbol] for v, z in zip(values, sizes))
+            low = max(v * divisor - a * z[symbol] for v, z in zip(values, sizes, strict=True))
+            high = min((v + 1) * divisor - 1 - a * z[symbol] for v, z in zip(values, sizes, strict=True))
             if low <= high:
                 return Extent(low, ((a, (symbol,)),), divisor)
     return None

@@ -22,7 +22,12 @@ class Outside:
     """Makes values in the body of `@main`, at the current insertion point, each when it is first asked for."""
 
     def __init__(
-        self, found: Recurrences, unknowns: Unknowns, cloner: SymbolicCloner, arguments: Sequence[ir.Value], solve: Solve
+        self,
+        found: Recurrences,
+        unknowns: Unknowns,
+        cloner: SymbolicCloner,
+        arguments: Sequence[ir.Value],
+        solve: Solve,
     ) -> None:
         self.found = found
         self.unknowns = unknowns

@@ -12,7 +12,6 @@ from parc.recurrence.fit import Extent, StepMap, fit, fit_steps
 from parc.recurrence.steps import Steps
 from parc.recurrence.trace import Node, Source
 
-
 Given = tuple[tuple[int, tuple[Source, ...]], ...]
 """For the first steps of a loop, in order: the step that is asked for and the value given in its place, per trace."""
 
@@ -74,21 +73,23 @@ def fit_read(found: Recurrences, r: int, columns: Columns) -> Read | None:
 
     Raises `CompileError` for constants that change in an unknown way from step to step.
     """
-    for kind in (_outside, _from_step, _counter, _sequence):
+    for kind in (_outside, _from_step, _sequence):
         if read := kind(found, columns):
             return read
+    if counter := fit_counter(columns, found.sizes, found.samples(r)[0].op.location):
+        return counter
     for skipped in range(1, max(len(c) for c in columns) - 1):
         read = _from_step(found, [c[skipped:] for c in columns])
         if read is None or read.at.factor != 1 or not read.at.offset.is_constant:
             continue
         given = given_values(found, r, columns, skipped, read.at.offset.constant)
-        if given is not None:
+        if given is not None and all(step < found.first[read.repetition] for step, _ in given):
             return replace(read, given=given)
     return None
 
 
 def given_values(found: Recurrences, r: int, columns: Columns, count: int, offset: int) -> Given | None:
-    """What the first `count` steps read in the place of steps at `offset`; None when that is not known before the loop."""
+    """What the first `count` steps read in the place of steps at `offset`; None if it is not known before the loop."""
     if min(len(c) for c in columns) < count:
         return None
     given = tuple((columns[0][k][0] + offset, tuple(c[k][1] for c in columns)) for k in range(count))
@@ -98,10 +99,6 @@ def given_values(found: Recurrences, r: int, columns: Columns, count: int, offse
         for s, t in zip(sources, found.steps, strict=True)
     )
     return given if known else None
-
-
-def _counter(found: Recurrences, columns: Columns) -> FromCounter | None:
-    return fit_counter(columns, found.sizes)
 
 
 def is_early(source: Source, steps: Steps) -> bool:
@@ -188,7 +185,7 @@ def _sequence(found: Recurrences, columns: Columns) -> FromSequence | None:
                 per_dim[d].append((step, start))
         offsets.append(per_dim)
     maps = [fit_steps([per_dim[d] for per_dim in offsets], found.sizes) for d in range(len(sizes[0]))]
-    extents = [fit(values, found.sizes) for values in zip(*sizes, strict=True)]
-    if any(m is None for m in maps) or any(e is None for e in extents):
+    lengths = [fit(values, found.sizes) for values in zip(*sizes, strict=True)]
+    if any(m is None for m in maps) or any(e is None for e in lengths):
         return None
-    return FromSequence(tuple(sequences), tuple(m for m in maps if m), tuple(e for e in extents if e))
+    return FromSequence(tuple(sequences), tuple(m for m in maps if m), tuple(e for e in lengths if e))

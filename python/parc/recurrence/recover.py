@@ -2,26 +2,36 @@
 
 from collections.abc import Sequence
 
+from torch_mlir import ir
+
 from parc.errors import CompileError
 from parc.recurrence.anchors import MIN_STEPS, find_anchors, looped_dims, unshare
 from parc.recurrence.counters import release_counters
 from parc.recurrence.fit import Extent, StepMap, fit
+from parc.recurrence.guesses import guesses
 from parc.recurrence.reads import Columns, FromStep, Read, Recurrences, fit_read, given_values
-from parc.recurrence.steps import Repetition, Steps, find_steps, guesses
-from parc.recurrence.trace import Node, Source, Trace
+from parc.recurrence.steps import Repetition, Steps, find_steps
+from parc.recurrence.trace import Node, Numbering, Source, Trace
 
 
-def recover(traces: Sequence[Trace]) -> Recurrences:
-    """Find the loops of the traces and how their steps read; raises `CompileError` where they are not regular."""
-    release_counters(traces)
-    traces = [unshare(t, dims) for t, dims in zip(traces, looped_dims(traces), strict=True)]
-    anchors = [find_anchors(t, dims) for t, dims in zip(traces, looped_dims(traces), strict=True)]
+def recover(funcs: Sequence[ir.Operation], sizes: Sequence[tuple[int, ...]]) -> Recurrences:
+    """Find the loops of traces at these sizes and how their steps read; `CompileError` where they are not regular."""
+    numbers = Numbering()
+    traces = [Trace.read(func, size, numbers) for func, size in zip(funcs, sizes, strict=True)]
+    release_counters(traces, numbers)
+    looped = looped_dims(traces)
+    separate = [unshare(t, dims) for t, dims in zip(traces, looped, strict=True)]
+    variants = [(traces, looped)]
+    if any(a is not b for a, b in zip(separate, traces, strict=True)):
+        variants.insert(0, (separate, looped_dims(separate)))
     first: CompileError | None = None
-    for guess in guesses(traces, anchors):
-        try:
-            return _match([find_steps(*args) for args in zip(traces, anchors, guess, strict=True)])
-        except CompileError as error:
-            first = first or error
+    for variant, dims in variants:
+        anchors = [find_anchors(*args) for args in zip(variant, dims, strict=True)]
+        for guess in guesses(variant, anchors):
+            try:
+                return _match([find_steps(*args) for args in zip(variant, anchors, guess, strict=True)])
+            except CompileError as error:
+                first = first or error
     assert first is not None
     raise first
 
@@ -65,11 +75,17 @@ def _fit_extent(found: Recurrences, r: int) -> None:
     sample = instances[0].sample
     first = fit([i.first for i in instances], found.sizes)
     count = fit([i.count for i in instances], found.sizes)
-    if first is None or count is None or not first.is_constant:
-        numbers = ", ".join(str(i.count) for i in instances)
+    if count is None or any(len(symbols) > 1 for _, symbols in count.terms):
         raise CompileError(
-            f"'{sample.name}' runs {numbers} times at sizes {', '.join(map(str, found.sizes))}: "
-            "no affine function of the dynamic sizes gives that, so the loop is not regular",
+            f"'{sample.name}' runs {', '.join(str(i.count) for i in instances)} times at sizes "
+            f"{', '.join(map(str, found.sizes))}: no affine function of the dynamic sizes gives that. A loop of "
+            "dynamic length inside a loop of another dynamic length is not supported: make one of the sizes static",
+            sample.op.location,
+        )
+    if first is None or not first.is_constant:
+        raise CompileError(
+            f"'{sample.name}' starts to repeat at steps {', '.join(str(i.first) for i in instances)} of a loop "
+            f"at sizes {', '.join(map(str, found.sizes))}: the loop is not regular",
             sample.op.location,
         )
     for i in instances:
@@ -119,7 +135,7 @@ def _adopt(found: Recurrences, r: int, columns: Columns) -> FromStep | None:
 
 
 def _is_one_each(steps: Steps, column: Sequence[tuple[int, Source]]) -> bool:
-    """Whether the sources are the same result of nodes alike, a different one for every step, that are in no loop yet."""
+    """Whether the sources are results of nodes alike that are in no loop yet, a different one for every step."""
     nodes = [s.node for _, s in column]
     if any(n is None or n in steps.place or n.name == "arith.constant" for n in nodes):
         return False
@@ -148,5 +164,3 @@ def _explain_break(found: Recurrences, r: int, position: int) -> None:
                 node.op.location,
             )
         previous = now
-
-

@@ -141,7 +141,7 @@ def flipped(cloner: SymbolicCloner, value: ir.Value, shape: Sequence[Extent]) ->
         regions=1,
     )
     with ir.InsertionPoint(op.regions[0].blocks.append(element, arg_locs=[op.location])):
-        indices = [linalg.index(d) for d in range(rank)]
+        indices = [linalg.IndexOp(d).result for d in range(rank)]
         linalg.yield_([tensor.extract(value, [arith.subi(last, indices[0]), *indices[1:]])])
     return op.results[0]
 

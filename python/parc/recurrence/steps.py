@@ -8,20 +8,16 @@ one *repetition* when they are alike (same operation, attributes, types) and eit
 * have their latest input from the same repetition, in the same place; the step is that input's.
 
 Whatever occurs fewer than `MIN_STEPS` times is *single*: it runs before, between or after the loops.
-
-A weight that several layers share makes one class of instances out of several loops, and when a loop starts from
-the end of another, the latest input is not the one with the highest step.  What to do then is a `Guess`, which later
-stages check like everything else.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from parc.errors import CompileError
 from parc.recurrence.anchors import MIN_STEPS, Anchors
-from parc.recurrence.fit import fit
-from parc.recurrence.trace import Node, Source, Trace
+from parc.recurrence.guesses import Guess, anchored_classes
+from parc.recurrence.trace import Node, Numbering, Source, Trace
 
 
 @dataclass(eq=False)
@@ -52,82 +48,6 @@ class Steps:
     trace: Trace
     repetitions: list[Repetition]
     place: dict[Node, tuple[Repetition, int]]
-
-
-Ways = dict[int, int | tuple[int, ...]]
-
-
-@dataclass(frozen=True)
-class Guess:
-    """What the trace alone does not tell.
-
-    `ways[k]` speaks of the k-th anchored class in program order: an integer m takes turns (instance i is step i // m
-    of loop i % m: the layers of a loop over time), a tuple of lengths cuts blocks (one loop after the other).
-    The latest input of an operation is the one with the highest step, or the one computed last (`by_order`).
-    """
-
-    ways: Ways
-    by_order: bool = False
-
-    def place(self, k: int, i: int) -> tuple[int, int]:
-        """(loop, step) of instance i of class k."""
-        way = self.ways.get(k, 1)
-        if isinstance(way, int):
-            return i % way, i // way
-        for loop, length in enumerate(way):
-            if i < length:
-                return loop, i
-            i -= length
-        return len(way), i
-
-
-def guesses(traces: Sequence[Trace], anchors: Sequence[Anchors]) -> Iterator[list[Guess]]:
-    """All guesses, the likeliest first; one per trace."""
-    for by_order in (False, True):
-        for ways in _ways(traces, anchors):
-            yield [Guess(w, by_order) for w in ways]
-
-
-def _ways(traces: Sequence[Trace], anchors: Sequence[Anchors]) -> Iterator[list[Ways]]:
-    """Ways to cut the anchored classes, for every trace."""
-    yield [{} for _ in traces]
-    counts = [[len(members) for members in _anchored_classes(t, a).values()] for t, a in zip(traces, anchors, strict=True)]
-    if len({len(c) for c in counts}) > 1:
-        return
-    sizes = [t.sizes for t in traces]
-    turns: list[Ways] = [{} for _ in traces]
-    blocks: list[Ways] = [{} for _ in traces]
-    for k, numbers in enumerate(zip(*counts, strict=True)):
-        extent = fit(numbers, sizes)
-        if extent is None or extent.divisor != 1 or any(c < 1 for c, _ in extent.terms):
-            continue
-        loops = sum(c for c, _ in extent.terms)
-        if loops < 2:
-            continue
-        for i, (size, number) in enumerate(zip(sizes, numbers, strict=True)):
-            turns[i][k] = loops
-            lengths = [length for c, s in extent.terms for length in [_value(size, s)] * c]
-            lengths[0] += number - sum(lengths)
-            blocks[i][k] = tuple(lengths)
-    if turns[0]:
-        yield turns
-        yield blocks
-
-
-def _value(sizes: tuple[int, ...], symbols: tuple[int, ...]) -> int:
-    value = 1
-    for s in symbols:
-        value *= sizes[s]
-    return value
-
-
-def _anchored_classes(trace: Trace, anchors: Anchors) -> dict[Hashable, list[Node]]:
-    """Nodes with equal key and anchor, in program order."""
-    classes: dict[Hashable, list[Node]] = defaultdict(list)
-    for node in trace.nodes:
-        if node in anchors:
-            classes[(node.key, anchors[node])].append(node)
-    return classes
 
 
 def find_steps(trace: Trace, anchors: Anchors, guess: Guess) -> Steps:
@@ -161,7 +81,7 @@ class _Classifier:
     def __init__(self, trace: Trace, anchors: Anchors, guess: Guess) -> None:
         self.trace = trace
         self.anchored: dict[Node, tuple[Hashable, int]] = {}
-        for k, (key, members) in enumerate(_anchored_classes(trace, anchors).items()):
+        for k, (key, members) in enumerate(anchored_classes(trace, anchors).items()):
             for i, node in enumerate(members):
                 loop, step = guess.place(k, i)
                 self.anchored[node] = ((key, loop), step)
@@ -169,8 +89,7 @@ class _Classifier:
         self.singles: set[Node] = set()
         self.strays: dict[Node, int] = {}
         self.first_input: set[Hashable] = set()
-        self.strays: dict[Node, int] = {}
-        self._numbers = _Numbering()
+        self._numbers = Numbering()
 
     def run(self) -> None:
         """Classify every node that is not single, in program order."""
@@ -197,12 +116,6 @@ class _Classifier:
 
     def _key(self, node: Node, position: int, source: Source) -> Hashable:
         """The class of a node that has its step from this input."""
-        # A number for the class's key keeps the keys of long chains small.
-        number = self._numbers[self._keys[source.node]]  # type: ignore[index]
-        return (node.key, position, number, source.result, self._taken[(node.key, position, source.root)])
-
-    def _key(self, node: Node, position: int, source: Source) -> Hashable:
-        """The class of a node that has its step from this input."""
         # Users of one value in the same way are told apart by their order; a number keeps the keys of chains small.
         order = self._taken[(node.key, position, source.root)]
         return (node.key, position, self._numbers[self._keys[source.node]], source.result, order)  # type: ignore[index]
@@ -214,8 +127,6 @@ class _Classifier:
         inputs = [(i, s) for i, s in enumerate(node.inputs) if s.node in self.steps]
         if not inputs:
             return None
-        if node in self.strays and node.inputs[self.strays[node]].node in self.steps:
-            return self.strays[node], node.inputs[self.strays[node]]
         shape = (node.key, tuple((i, self._numbers[self._keys[s.node]]) for i, s in inputs))  # type: ignore[index]
         if shape in self.first_input:
             return inputs[0]
@@ -249,38 +160,12 @@ class _Classifier:
                     break
         return found
 
-    def settle_strays(self) -> bool:
-        """Where a loop begins with what another loop ends with, the first step's latest input is that of the other loop.
-
-        A node whose class is small takes its step from another input if that fills a gap of a large class.
-        """
-        small = {n for members in self.classes.values() if len(members) < MIN_STEPS for n in members}
-        found = False
-        for node in sorted(small - set(self.anchored) - set(self.strays), key=lambda n: n.index):
-            for position, source in enumerate(node.inputs):
-                if source.node not in self.steps or source.node in small:
-                    continue
-                members = self.classes.get(self._key(node, position, source), [])
-                if len(members) >= MIN_STEPS and all(self.steps[m] != self.steps[source.node] for m in members):
-                    self.strays[node] = position
-                    found = True
-                    break
-        return found
-
     def settle_singles(self) -> bool:
         """Set the operations aside that do not repeat: they must not lend their step to others."""
         small = [n for members in self.classes.values() if len(members) < MIN_STEPS for n in members]
         fresh = _outermost(small, self.singles, self.steps)
         self.singles |= fresh
         return bool(fresh)
-
-
-class _Numbering(dict[Hashable, int]):
-    """Numbers for keys, given when first asked for."""
-
-    def __missing__(self, key: Hashable) -> int:
-        self[key] = len(self)
-        return self[key]
 
 
 def _outermost(small: list[Node], singles: set[Node], steps: dict[Node, int]) -> set[Node]:

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 from torch_mlir import ir
 
@@ -15,6 +14,15 @@ _RESHAPES = ("tensor.expand_shape", "tensor.collapse_shape")
 VIEWS = (*_RESHAPES, "tensor.extract_slice", "tensor.cast", "linalg.transpose", "tensor.empty")
 #: Attributes that hold sizes, which differ from trace to trace.
 _SIZES = ("static_sizes", "static_output_shape", "static_low", "static_high", "value", "operandSegmentSizes")
+
+
+class Numbering(dict[Hashable, int]):
+    """Numbers for things that are costly to compare; equal things have equal numbers."""
+
+    def __missing__(self, key: Hashable) -> int:
+        self[key] = len(self)
+        return self[key]
+
 
 Root = tuple[int, int]
 """A value before reshapes: (index of its node, number of the result), or (-1, number of the argument)."""
@@ -28,10 +36,10 @@ class Node:
     op: ir.Operation
     #: What it reads, reshapes removed: operands first, then values captured by its region.
     inputs: list["Source"]
-    #: Everything about the operation but its inputs, equal for two instances of one step.
-    key: Hashable
+    #: A number for everything about the operation but its inputs, equal for two instances of one step.
+    key: int
     #: The same without sizes: equal for instances of one operation in traces of different sizes.
-    kind: Hashable
+    kind: int
     #: Scalar constants that its region uses, in order; a part of the key unless they change from step to step.
     constants: tuple["Source", ...] = ()
 
@@ -50,11 +58,12 @@ class Source:
     reshapes: tuple[ir.Operation, ...] = ()
     #: The type after the reshapes.
     type: ir.Type | None = field(default=None, compare=False)
+    #: A hashable name of the value before reshapes.
+    root: Root = field(init=False, compare=False)
 
-    @cached_property
-    def root(self) -> Root:
-        """A hashable name of the value before reshapes."""
-        return (-1, self.argument) if self.node is None else (self.node.index, self.result)
+    def __post_init__(self) -> None:
+        root = (-1, self.argument) if self.node is None else (self.node.index, self.result)
+        object.__setattr__(self, "root", root)
 
 
 @dataclass
@@ -78,15 +87,15 @@ class Trace:
         return self.arguments[result].type if index == -1 else self.nodes[index].op.results[result].type
 
     @staticmethod
-    def read(func: ir.Operation, sizes: tuple[int, ...]) -> "Trace":
-        """Build the graph of a function."""
-        return _Reader(func, sizes).trace
+    def read(func: ir.Operation, sizes: tuple[int, ...], numbers: Numbering) -> "Trace":
+        """Build the graph of a function; all traces of a program share the `numbers` for their keys and kinds."""
+        return _Reader(func, sizes, numbers).trace
 
     def with_copies(self, shared: set[Node]) -> "Trace":
         """This trace with the nodes of `shared` computed again for every user of a kind.
 
         The first users, of each kind and in each place, have the first copies, the second ones the second copies, and
-        so on; a copy comes just before its first user.
+        so on; a copy comes just before its first user.  Where there are no second users it is this trace itself.
         """
         result = Trace(self.func, self.sizes, kinds=self.kinds)
         made: dict[Node, Node] = {}
@@ -95,8 +104,9 @@ class Trace:
 
         def add(node: Node, turn: int | None) -> Node:
             inputs = [translate(s, (node.key, i), turn) for i, s in enumerate(node.inputs)]
-            result.nodes.append(replace(node, index=len(result.nodes), inputs=inputs))
-            return result.nodes[-1]
+            copy = Node(len(result.nodes), node.op, inputs, node.key, node.kind, node.constants)
+            result.nodes.append(copy)
+            return copy
 
         def translate(source: Source, use: Hashable, turn: int | None) -> Source:
             node = source.node
@@ -113,18 +123,19 @@ class Trace:
             if node not in shared:
                 made[node] = add(node, None)
         result.results = [translate(s, "result", 0) for s in self.results]
-        return result
+        return result if max(turns.values(), default=0) > 1 else self
 
 
 class _Reader:
     """Builds a `Trace` from a function."""
 
-    def __init__(self, func: ir.Operation, sizes: tuple[int, ...]) -> None:
+    def __init__(self, func: ir.Operation, sizes: tuple[int, ...], numbers: Numbering) -> None:
         self.trace = Trace(func, sizes)
+        self.numbers = numbers
         self.values: dict[ir.Value, Source] = {}
-        attrs = func.attributes["arg_attrs"] if "arg_attrs" in func.attributes else None
+        attrs = list(func.attributes["arg_attrs"]) if "arg_attrs" in func.attributes else []
         for i, argument in enumerate(self.trace.arguments):
-            known = attrs is not None and "parc.kind" in attrs[i]
+            known = bool(attrs) and "parc.kind" in attrs[i]
             self.trace.kinds.append(attrs[i]["parc.kind"].value if known else "input")
             self.values[argument] = Source(None, 0, i, (), argument.type)
         for op in func.regions[0].blocks[0].operations:
@@ -140,16 +151,16 @@ class _Reader:
             return
         body, captured, constants = _describe_regions(op)
         values = [*op.operands, *captured]
-        attributes = [(name, op.attributes[name]) for name in op.attributes]
+        attributes = tuple((name, op.attributes[name]) for name in op.attributes)
         sizeless = tuple((name, a) for name, a in attributes if name not in _SIZES)
-        kind = (op.name, sizeless, body, tuple(_rank(v.type) for v in values))
+        number = self.numbers[(op.name, body)]
         types = tuple(v.type for v in (*op.results, *values))
         node = Node(
             len(self.trace.nodes),
             op,
             [self.values[v] for v in values],
-            (op.name, tuple(attributes), body, types, tuple(v.owner.attributes["value"] for v in constants)),
-            kind,
+            self.numbers[(number, attributes, types, tuple(v.owner.attributes["value"] for v in constants))],
+            self.numbers[(number, sizeless, tuple(_rank(v.type) for v in values))],
             tuple(self.values[v] for v in constants),
         )
         self.trace.nodes.append(node)

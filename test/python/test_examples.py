@@ -1,0 +1,93 @@
+"""The examples do what they say, on the real models and the real recording that they use."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import parc
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
+import custom_cell
+import demo
+import g2p
+import speech
+
+
+def test_demo(capsys: pytest.CaptureFixture[str]) -> None:
+    assert demo.main() == 0
+    text = capsys.readouterr().out
+    assert "All results equal their references." in text
+    assert "131 waves for 512 steps" in text  # 4 layers of 128 steps
+
+
+def test_demo_fails_when_a_result_is_wrong(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def show(error: float) -> demo.Result:
+        result = demo.Result("one")
+        result.add_equality(error, 1e-4, "here", "the reference")
+        return result
+
+    monkeypatch.setattr(demo, "speech_detection", lambda: show(1e-5))
+    monkeypatch.setattr(demo, "pronunciation", lambda: show(1e-3))
+    monkeypatch.setattr(demo, "custom_cells", lambda: show(torch.inf))
+    assert demo.main() == 1
+    assert "different from their references: one, one" in capsys.readouterr().out
+
+
+def test_results_that_are_no_numbers_are_wrong() -> None:
+    one = torch.ones(3)
+    assert demo._error([one], [one + 0.25]) == 0.25
+    assert demo._error([one], [one * torch.nan]) == torch.inf
+    assert demo._error([one], [one[:2]]) == torch.inf
+
+
+def test_pronunciation() -> None:
+    """Words of all lengths, letters that the model does not know, and no word at all; 60 words at once."""
+    package, model = g2p.package(), g2p.Pronouncer.trained()
+    words = ["", "a", "zzz", "q-x", "naïve", "antidisestablishmentarianism", "supercalifragilisticexpialidocious"]
+    words += [word.strip(".,`").lower() for word in (g2p.__doc__ or "").split()]
+    pronounce = parc.compile(model, (g2p.encode(package, "word"),))
+    for word in words:
+        letters = g2p.encode(package, word)
+        phonemes = pronounce(letters)
+        assert torch.equal(phonemes, model(letters)), word
+        assert g2p.decode(package, phonemes[0]) == package.predict(word), word
+    batch = torch.randint(0, 29, (60, 7))
+    assert torch.equal(pronounce(batch), model(batch))
+
+
+def test_speech_is_found_where_it_was_annotated() -> None:
+    """The package's notes of who speaks when, in the RTTM format, against the detector: both agree in most frames."""
+    sound = speech.load(speech.sample_file())
+    probabilities, _, _ = parc.compile(speech.model_file())(speech.frames(sound), *speech.state())
+    seconds = torch.arange(len(probabilities)) * speech.FRAME / speech.RATE
+    spoken = torch.zeros(len(probabilities), dtype=torch.bool)
+    for line in speech.sample_file().with_suffix(".rttm").read_text().splitlines():
+        start, length = map(float, line.split()[3:5])
+        spoken |= (start <= seconds) & (seconds < start + length)
+    agreement = float((spoken == (probabilities > 0.5)).float().mean())
+    assert agreement > 0.9
+
+
+def test_frames_overlap() -> None:
+    sound = torch.arange(1.0, 1001.0)
+    frames = speech.frames(sound)
+    assert frames.shape == (2, 576)
+    assert not frames[0, :64].any() and torch.equal(frames[0, 64:], sound[:512])
+    assert torch.equal(frames[1, :64], sound[448:512]) and torch.equal(frames[1, 64:552], sound[512:])
+    assert not frames[1, 552:].any()
+    assert speech.frames(torch.zeros(0)).shape == (0, 576)
+
+
+def test_segments() -> None:
+    frame = speech.FRAME / speech.RATE
+    probabilities = torch.tensor([0.9, 0.1, 0.8, 0.7, 0.2, 0.6])
+    assert speech.segments(probabilities) == [(0, frame), (2 * frame, 4 * frame), (5 * frame, 6 * frame)]
+    assert speech.segments(torch.zeros(0)) == []
+
+
+def test_custom_cell_waves() -> None:
+    model = custom_cell.PeepholeStack(layers=3, features=8, hidden=16)
+    report = parc.explain(model, (torch.randn(4, 2, 8),), strategy="wavefront", sizes={"T": 50, "B": 1})
+    assert (int(report.work), int(report.waves)) == (150, 52)
