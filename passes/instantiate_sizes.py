@@ -6,9 +6,9 @@
     func.func @main(%x: tensor<?x8xf32> {parc.shape = affine_map<()[T] -> (T, 8)>}) -> tensor<?x8xf32> {
       %n = tensor.dim %x, %c0   ... scf.for %t = %c0 to %n ...
   becomes
-    func.func @main_0(%x: tensor<4x8xf32>) -> tensor<4x8xf32> attributes {parc.trace = [4]} { ... }
-    func.func @main_1(%x: tensor<5x8xf32>) -> tensor<5x8xf32> attributes {parc.trace = [5]} { ... }
-    func.func @main_2(%x: tensor<7x8xf32>) -> tensor<7x8xf32> attributes {parc.trace = [7]} { ... }
+    func.func @main_0(%x: tensor<5x8xf32>) -> tensor<5x8xf32> attributes {parc.trace = [5]} { ... }
+    func.func @main_1(%x: tensor<6x8xf32>) -> tensor<6x8xf32> attributes {parc.trace = [6]} { ... }
+    func.func @main_2(%x: tensor<8x8xf32>) -> tensor<8x8xf32> attributes {parc.trace = [8]} { ... }
 
 with loops unrolled.  A module without `parc.symbols`, or with traces already, stays as it is.
 """
@@ -24,10 +24,8 @@ from parc.codegen.irtools import find_function, run_pipeline
 from parc.errors import CompileError
 from parc.passbase import Pass
 from parc.passes.unroll_loops import UnrollLoops
-from parc.recurrence.sizes import trace_sizes
+from parc.recurrence.sizes import TIME_BASE, trace_sizes
 
-#: The least value of every symbol: long enough for a loop to show its steady state.
-_BASE = 4
 _RESOLVE = "resolve-ranked-shaped-type-result-dims,canonicalize,cse"
 #: Sizes become constants from the arguments on, a little further with every round.
 _MAX_ROUNDS = 16
@@ -54,7 +52,7 @@ class InstantiateSizes(Pass):
         with module.context:
             functions = [
                 _instantiate(main, f"main_{i}", dict(zip(symbols, sizes, strict=True)))
-                for i, sizes in enumerate(trace_sizes([_BASE] * len(symbols)))
+                for i, sizes in enumerate(trace_sizes([TIME_BASE] * len(symbols)))
             ]
             main.operation.erase()
             run_pipeline(module, "canonicalize,cse", self.name)

@@ -46,7 +46,7 @@ class LowerToLLVM(Pass):
                     function.attributes["llvm.linkage"] = internal
             prepare = find_function(module, "prepare")
             if prepare is not None:
-                # It runs once for all calls: half the time that LLVM takes for its loops is worth more than their speed.
+                # It runs once: that LLVM takes half the time for its loops is worth more than their speed.
                 prepare.attributes["llvm.passthrough"] = ir.ArrayAttr.get([ir.StringAttr.get("optsize")])
         run_pipeline(module, PIPELINE, self.name)
 

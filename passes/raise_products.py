@@ -22,7 +22,7 @@ from math import prod
 from torch_mlir import ir
 from torch_mlir.dialects import arith, func, linalg, tensor
 
-from parc.codegen.irtools import argument_kind, defining_op, find_function, symbol_arguments
+from parc.codegen.irtools import argument_kind, captured_values, defining_op, find_function, symbol_arguments
 from parc.codegen.sizes import Size, affine_of, sizes_of
 from parc.passbase import Pass
 
@@ -105,8 +105,7 @@ class _Raiser:
         """Whether a value depends on parameters alone."""
         if value not in self._fixed:
             op = defining_op(value)
-            operands = op.operation.operands if op is not None else []
-            self._fixed[value] = op is not None and all(self._is_fixed(v) for v in operands)
+            self._fixed[value] = op is not None and all(self._is_fixed(v) for v in captured_values(op))
         return self._fixed[value]
 
     def _solve(self, rows: ir.Value, weights: ir.Value, sizes: Sequence[Size]) -> ir.Value | None:

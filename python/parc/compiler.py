@@ -11,7 +11,7 @@ from torch_mlir import ir
 
 from parc.codegen.irtools import find_function
 from parc.compiled import Compiled
-from parc.errors import CallError, CompileError
+from parc.errors import CallError, CompileError, ParcError
 from parc.importers import Imported
 from parc.importers.imported import Original
 from parc.parameters import Parameters
@@ -60,7 +60,7 @@ def compile_imported(imported: Imported, options: Options, name: str) -> tuple[C
     _check_names(signature.parameters, imported.parameters)
     _run_stages(module, stages_after("loops", "llvm"), options, progress)
     progress("machine code")
-    executable = Executable(module, Team(options.threads or None))
+    executable = _machine_code(module, signature, options)
     compiled = Compiled(executable, signature, Parameters(signature.parameters, imported.parameters, imported.owner))
     if imported.original is not None:
         progress("comparing with the original")
@@ -86,6 +86,15 @@ def _run_stages(
     for stage in stages:
         progress(stage)
         run_pipeline(module, stage_steps(stage, strategy=options.strategy, threads=options.threads, sizes=sizes))
+
+
+def _machine_code(module: ir.Module, signature: Signature, options: Options) -> Executable:
+    try:
+        return Executable(module, Team(options.threads or None))
+    except ParcError as e:
+        tensors = (*signature.inputs, *signature.parameters, *signature.results)
+        types = ", ".join(sorted({short_name(t.dtype) for t in tensors}))
+        raise CompileError(f"LLVM cannot make this program for this machine ({e}); its element types: {types}") from e
 
 
 def _check_names(types: Sequence[TensorType], tensors: Mapping[str, Tensor]) -> None:

@@ -160,7 +160,7 @@ class Report(Summary):
 def explain_module(module: ir.Module, sizes: Mapping[str, int] | None = None) -> Report:
     """Report on all systems of a module, which have schedules.
 
-    sizes: values of symbols that the numbers are for; the others have those that were named when the schedule was chosen.
+    sizes: values of symbols that the numbers are for; others have those that were named when the schedule was chosen.
     Raises CompileError for a system without a schedule, or one that breaks it.
     """
     reports, totals = [], _NOTHING

@@ -3,19 +3,19 @@
 // One trace at a base, one with each symbol one larger, one held out; loops unrolled, all shapes static.
 
 // CHECK: module attributes {parc.symbols = ["T", "B"]}
-// CHECK: func.func @main_0(%{{.*}}: tensor<4x4x8xf32> {parc.name = "x"}, %{{.*}}: tensor<8xf32>) -> (tensor<4x4x8xf32>, tensor<4x8xf32>)
-// CHECK-SAME: parc.trace = [4, 4]
-// CHECK-COUNT-4: linalg.add
-// CHECK-NOT: linalg.add
-// CHECK: func.func @main_1({{.*}}) -> (tensor<5x4x8xf32>, tensor<4x8xf32>)
-// CHECK-SAME: parc.trace = [5, 4]
+// CHECK: func.func @main_0(%{{.*}}: tensor<5x5x8xf32> {parc.name = "x"}, %{{.*}}: tensor<8xf32>) -> (tensor<5x5x8xf32>, tensor<5x8xf32>)
+// CHECK-SAME: parc.trace = [5, 5]
 // CHECK-COUNT-5: linalg.add
-// CHECK: func.func @main_2({{.*}}) -> (tensor<4x5x8xf32>, tensor<5x8xf32>)
-// CHECK-SAME: parc.trace = [4, 5]
-// CHECK-COUNT-4: linalg.add
-// CHECK: func.func @main_3({{.*}}) -> (tensor<7x7x8xf32>, tensor<7x8xf32>)
-// CHECK-SAME: parc.trace = [7, 7]
-// CHECK-COUNT-7: linalg.add
+// CHECK-NOT: linalg.add
+// CHECK: func.func @main_1({{.*}}) -> (tensor<6x5x8xf32>, tensor<5x8xf32>)
+// CHECK-SAME: parc.trace = [6, 5]
+// CHECK-COUNT-6: linalg.add
+// CHECK: func.func @main_2({{.*}}) -> (tensor<5x6x8xf32>, tensor<6x8xf32>)
+// CHECK-SAME: parc.trace = [5, 6]
+// CHECK-COUNT-5: linalg.add
+// CHECK: func.func @main_3({{.*}}) -> (tensor<8x8x8xf32>, tensor<8x8xf32>)
+// CHECK-SAME: parc.trace = [8, 8]
+// CHECK-COUNT-8: linalg.add
 // CHECK-NOT: ?x
 module attributes {parc.symbols = ["T", "B"]} {
   func.func @main(%x: tensor<?x?x8xf32> {parc.name = "x", parc.shape = affine_map<()[T, B] -> (T, B, 8)>},
@@ -42,9 +42,9 @@ module attributes {parc.symbols = ["T", "B"]} {
 
 // Sizes that depend on the symbols in other ways.
 
-// CHECK: func.func @main_0(%{{.*}}: tensor<9xf32>, %{{.*}}: tensor<2x3xf32>) -> tensor<9xf32>
-// CHECK: func.func @main_1(%{{.*}}: tensor<11xf32>, %{{.*}}: tensor<2x3xf32>) -> tensor<11xf32>
-// CHECK: func.func @main_2(%{{.*}}: tensor<15xf32>, %{{.*}}: tensor<3x4xf32>) -> tensor<15xf32>
+// CHECK: func.func @main_0(%{{.*}}: tensor<11xf32>, %{{.*}}: tensor<2x3xf32>) -> tensor<11xf32>
+// CHECK: func.func @main_1(%{{.*}}: tensor<13xf32>, %{{.*}}: tensor<3x4xf32>) -> tensor<13xf32>
+// CHECK: func.func @main_2(%{{.*}}: tensor<17xf32>, %{{.*}}: tensor<4x5xf32>) -> tensor<17xf32>
 module attributes {parc.symbols = ["N"]} {
   func.func @main(%x: tensor<?xf32> {parc.shape = affine_map<()[N] -> (N * 2 + 1)>},
                   %y: tensor<?x?xf32> {parc.shape = affine_map<()[N] -> (N floordiv 2, (N + 1) ceildiv 2)>})

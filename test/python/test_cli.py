@@ -10,6 +10,7 @@ from parc import dialect
 from parc.errors import CompileError
 from parc.passbase import Pass
 from parc.pipelines import (
+    ALIASES,
     PIPELINES,
     parse_pipeline,
     pass_names,
@@ -22,7 +23,8 @@ from parc.pipelines import (
 from parc.tools.diagnostics import Diagnostic, expectations, mismatches
 from parc.tools.opt import main
 
-DIALECT_TESTS = Path(__file__).parents[1] / "dialect"
+TESTS = Path(__file__).parents[1]
+DIALECT_TESTS = TESTS / "dialect"
 
 
 @pytest.mark.parametrize("name", pass_names())
@@ -31,6 +33,13 @@ def test_every_pass_file_holds_the_pass_of_its_name(name: str) -> None:
     assert kind.name == name
     assert kind.summary().endswith(".")
     assert isinstance(kind.from_text(""), Pass)
+
+
+@pytest.mark.parametrize("name", pass_names())
+def test_every_pass_is_shown_by_a_test(name: str) -> None:
+    runs = [path.read_text() for path in (TESTS / "passes").glob(f"{name.replace('-', '_')}*.mlir")]
+    names = [name, *(alias for alias, step in ALIASES.items() if step.startswith(name))]
+    assert any(f"--parc-{known}" in text for text in runs for known in names)
 
 
 @pytest.mark.parametrize("stage", PIPELINES)

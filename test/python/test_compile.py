@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from models import AnyCell, LayerOuterLstm, Recurrence, Tagger, TimeOuterLstm, zoo
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ import parc
 
 R = torch.randn
 THREADS = st.sampled_from([1, 2, 3])
+# Every example is a compile: to make a failing one smaller would take minutes.
+NO_SHRINKING = (Phase.explicit, Phase.reuse, Phase.generate)
 # Of the examples in the zoo, and of all that are built here: length 6, batch 3.
 STEPS, BATCH = 6, 3
 
@@ -32,9 +34,7 @@ def resized(inputs: object, steps: int, batch: int) -> object:
     return torch.randint(int(inputs.max()) + 1, shape, dtype=inputs.dtype)
 
 
-def equal(
-    compiled: Callable[..., object], model: Callable[..., object], inputs: object, tolerance: float = 2e-5
-) -> None:
+def equal(compiled: parc.Module, model: nn.Module, inputs: object, tolerance: float = 2e-5) -> None:
     with torch.no_grad():
         assert_close(compiled(*inputs), model(*inputs), rtol=tolerance, atol=tolerance, equal_nan=True)  # type: ignore[misc]
 
@@ -68,7 +68,7 @@ def torch_layers(draw: st.DrawFn) -> tuple[nn.Module, tuple[object, ...]]:
     return model, (x, (h, c) if kind is nn.LSTM else h) if states else (x,)
 
 
-@settings(max_examples=12)
+@settings(max_examples=10, phases=NO_SHRINKING)
 @given(torch_layers(), THREADS, st.integers(1, 40), st.integers(1, 20))
 def test_recurrent_layers_of_torch(
     layer: tuple[nn.Module, tuple[object, ...]], threads: int, steps: int, batch: int
@@ -79,7 +79,7 @@ def test_recurrent_layers_of_torch(
         equal(compiled, model, resized(inputs, *size))
 
 
-@settings(max_examples=12)
+@settings(max_examples=10, phases=NO_SHRINKING)
 @given(
     st.builds(
         AnyCell,
@@ -126,7 +126,7 @@ def test_double_precision() -> None:
 
 def test_integers_and_booleans() -> None:
     def program(i: Tensor, small: Tensor, flag: Tensor) -> tuple[Tensor, ...]:
-        return i * 3 + 1, small // 2, flag & (i > 0), torch.where(flag, i, -i).sum(0)
+        return i * 3 + 1, i // 2, small + small, small.float(), flag & (i > 0), torch.where(flag, i, -i).sum(0)
 
     inputs = torch.randint(-5, 5, (STEPS, BATCH)), torch.arange(200, 218, dtype=torch.uint8).view(STEPS, BATCH)
     flags = R(STEPS, BATCH) > 0
@@ -134,6 +134,20 @@ def test_integers_and_booleans() -> None:
     result, expected = compiled(*inputs, flags), program(*inputs, flags)
     for a, b in zip(result, expected, strict=True):
         assert_close(a, b)
+
+
+def test_half_precision() -> None:
+    model = nn.GRU(8, 16).half()
+    compiled = parc.compile(model, R(STEPS, BATCH, 8).half())
+    equal(compiled, model, (R(20, 5, 8).half(),), tolerance=1e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.complex64])
+def test_types_that_are_not_supported(dtype: torch.dtype) -> None:
+    with pytest.raises(parc.CompileError):
+        parc.compile(lambda x: torch.tanh(x @ x.T), R(6, 6).to(dtype))
+    with pytest.raises(parc.CompileError, match="of unsigned integers is not supported"):
+        parc.compile(lambda x: x // 2, torch.ones(3, dtype=torch.uint8))
 
 
 def test_an_index_out_of_range_is_an_error() -> None:
@@ -213,10 +227,6 @@ def backwards_in_squares(self: Broken, x: Tensor) -> Tensor:
     return torch.stack(hs)
 
 
-def from_numpy(self: Broken, x: Tensor) -> Tensor:
-    return x + torch.from_numpy(np.ones(8, np.float32))
-
-
 def fails(self: Broken, x: Tensor) -> Tensor:
     raise RuntimeError("no luck")
 
@@ -227,15 +237,13 @@ def fails(self: Broken, x: Tensor) -> Tensor:
         (until_small, "the program needs the value of a tensor while it is compiled"),
         (draws, "aten.rand_like draws random numbers"),
         (remembers, "the model changes its own attribute 'state' while it runs"),
-        (writes_input, "'x' is changed in place by aten.fill_"),
+        (writes_input, "'x' is changed in place by aten.copy_"),
         (unsupported, "is not supported"),
         (values_shape, "has a shape that depends on its values"),
-        (growing_list, "the structure of the model's result depends on the sizes"),
         (plain_number, "the model returns a plain number that depends on the sizes"),
         (no_tensor, "the model returns no tensor"),
-        (irregular, ""),
-        (backwards_in_squares, ""),
-        (from_numpy, "makes a new tensor outside of torch at every call"),
+        (irregular, "loop"),
+        (backwards_in_squares, "loop"),
         (fails, "the model fails on its example inputs: no luck"),
     ],
 )
@@ -246,12 +254,37 @@ def test_models_that_cannot_be_compiled(forward: Callable[..., object], message:
     last = max(line for *_, line in forward.__code__.co_lines() if line is not None)
     lines = re.match(rf"{re.escape(__file__)}:(\d+)", str(error.value))
     # What concerns the result as a whole has no line of its own.
-    if forward not in (growing_list, plain_number, no_tensor, remembers, from_numpy):
+    if forward not in (plain_number, no_tensor, remembers):
         assert lines is not None and first < int(lines[1]) <= last, str(error.value)
 
 
+def test_a_result_that_grows_in_number() -> None:
+    model = Broken(growing_list)
+    compiled = parc.compile(model, R(7, 3, 8))
+    equal(compiled, model, (R(7, 5, 8),))
+    with pytest.raises(parc.CallError, match="dimension 0 of input 'x: .*' has size 6; expected 7"):
+        compiled(R(6, 3, 8))
+    with pytest.raises(parc.CompileError, match="the structure of the model's result depends on the sizes"):
+        parc.compile(model, R(7, 3, 8), dynamic_shapes={"x": {0: "T"}})
+
+
+def test_weights_of_steps() -> None:
+    class PerStep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.W = nn.ParameterList([R(8, 8) for _ in range(9)])
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.stack([x[t] @ self.W[t] for t in range(x.shape[0])])
+
+    with pytest.raises(
+        parc.CompileError, match="uses the tensor 'W.\\d' at the input shapes x: .* not at smaller ones"
+    ):
+        parc.compile(PerStep(), R(8, 3, 8))
+
+
 def test_dropout_in_training() -> None:
-    with pytest.raises(parc.CompileError, match="call model.eval\\(\\) first"):
+    with pytest.raises(parc.CompileError, match="the LSTM draws random numbers for dropout between its layers; call"):
         parc.compile(nn.LSTM(8, 16, 2, dropout=0.5), R(6, 3, 8))
 
 
@@ -260,14 +293,14 @@ def test_dropout_in_training() -> None:
     [
         (nn.LSTM(8, 16), (np.zeros((6, 3, 8), np.float32),), "input 'input' is a numpy array"),
         (nn.LSTM(8, 16), (pack_sequence([R(3, 8), R(2, 8)]),), "input 'input' is a PackedSequence"),
-        (nn.LSTM(8, 16), (R(6, 3, 9),), "the model fails on its example inputs"),
+        (nn.LSTM(8, 16), (R(6, 3, 9),), "must be equal to input_size. Expected 8, got 9"),
         (
             nn.LSTM(8, 16),
             (R(6, 3, 8), None, 1),
-            "the example inputs do not fit the model: too many positional arguments",
+            "the example inputs do not fit the model: too many",
         ),
         (nn.LSTM(8, 16), (R(6, 3, 8).to_sparse(),), "dense CPU tensors are supported"),
-        (7, (), "an int is no model"),
+        (7, (), "int is no kind of model"),
         (torch.jit.script(nn.Linear(8, 8)), (R(3, 8),), "TorchScript programs are not supported"),
     ],
 )
@@ -281,9 +314,7 @@ def test_a_model_that_does_something_else_at_some_size() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) * (2 if x.shape[0] == 1 else 1)
 
-    with pytest.raises(
-        parc.CompileError, match="the compiled program does not compute what the model does: at T=1, B=1"
-    ):
+    with pytest.raises(parc.CompileError, match="does not compute what the model does: at T=1, B=1, result 0 is off"):
         parc.compile(Special(), R(6, 3, 8))
 
 

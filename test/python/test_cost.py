@@ -89,7 +89,7 @@ def test_many_threads_take_small_layers_as_a_wavefront() -> None:
 
 
 def test_rows_are_shared_where_that_is_clearly_faster() -> None:
-    small = chosen(1, 128, 64, 32, threads=16)
+    small = chosen(1, 128, 256, 16, threads=16)
     assert small.schedule.choice.strategy == "rows"
     assert small.ranking[0].barriers == 0
 

@@ -267,6 +267,25 @@ def test_concatenated_input_and_transposed_weight(
 
 
 @few
+@given(rows=counts, units=units_, depth=units_, target=targets, shares=shares_)
+def test_some_columns_of_a_weight(
+    rows: int, units: int, depth: int, target: VectorTarget, shares: tuple[int, int]
+) -> None:
+    """a * c, where x W is [a, b, c]: the packed weight has no b."""
+    inputs, state, gates = f"?x{depth}xf32", f"?x{units}xf32", f"?x{3 * units}xf32"
+    body = read("x_t", "x", inputs) + zeros("z", gates)
+    body += matmul("p", "x_t", inputs, "w", f"{depth}x{3 * units}xf32", "z", gates)
+    body += columns("a", "p", gates, 0, units) + columns("c", "p", gates, 2 * units, units)
+    body += pointwise("h_new", "%y = arith.mulf %a_v, %c_v : f32", [("a", state, "id"), ("c", state, "id")], state)
+    program = compiled(body, {"x": f"?x{inputs}", "w": f"{depth}x{3 * units}xf32"}, {"h": state}, target)
+    (layout,) = program.kernel.layouts.values()
+    assert layout.columns == (0, 2 * units)
+    x, w = random(1, "f32", rows, depth), random(2, "f32", depth, 3 * units)
+    a, _, c = np.split(x.astype("f8") @ w, 3, axis=1)
+    check(program, {"x": x, "w": w}, {"h": a * c}, shares)
+
+
+@few
 @given(rows=counts, units=units_, dtype=dtypes, target=targets, shares=shares_)
 def test_pointwise_with_broadcasts(
     rows: int, units: int, dtype: str, target: VectorTarget, shares: tuple[int, int]

@@ -39,17 +39,7 @@ def pack(weight: ir.Value, layout: Layout) -> ir.Value:
 
     Leading dimensions stay outermost: the matrix at linear leading index i starts at element `i * layout.size`.
     """
-    shape = list(weight.type.shape)
-    if len(shape) == 1:
-        shape = [*shape, 1]
-        weight = tensor.expand_shape(_tensor(shape, weight), weight, [[0, 1]], [], shape)
-    shape = [prod(shape[:-2]), *shape[-2:]]
-    rank = weight.type.rank
-    if rank == 2:
-        weight = tensor.expand_shape(_tensor(shape, weight), weight, [[0, 1], [2]], [], shape)
-    elif rank > 3:
-        groups = [list(range(rank - 2)), [rank - 2], [rank - 1]]
-        weight = tensor.collapse_shape(_tensor(shape, weight), weight, groups)
+    weight = _matrices(weight)
     unit_dim = 1 if layout.transposed else 2
     grouped = _padded(_groups(weight, layout, unit_dim), layout, unit_dim + 1)
 
@@ -66,6 +56,17 @@ def pack(weight: ir.Value, layout: Layout) -> ir.Value:
     return tensor.collapse_shape(_tensor([prod(split)], weight), packed, [list(range(6))])
 
 
+def _matrices(weight: ir.Value) -> ir.Value:
+    """As `[matrices, K, N]`."""
+    shape, rank = list(weight.type.shape), weight.type.rank
+    if rank == 1:
+        return tensor.expand_shape(_tensor([1, *shape, 1], weight), weight, [[0, 1, 2]], [], [1, *shape, 1])
+    if rank == 2:
+        return tensor.expand_shape(_tensor([1, *shape], weight), weight, [[0, 1], [2]], [], [1, *shape])
+    groups = [list(range(rank - 2)), [rank - 2], [rank - 1]]
+    return tensor.collapse_shape(_tensor([prod(shape[:-2]), *shape[-2:]], weight), weight, groups)
+
+
 def _groups(weight: ir.Value, layout: Layout, unit_dim: int) -> ir.Value:
     """The columns of the groups as a dimension of their own, in front of the units."""
     count, first = len(layout.columns), layout.columns[0]
@@ -79,8 +80,7 @@ def _groups(weight: ir.Value, layout: Layout, unit_dim: int) -> ir.Value:
     for g, column in enumerate(layout.columns):
         block = _columns(weight, unit_dim, column, layout.units)
         at = [g if d == unit_dim else 0 for d in range(4)]
-        part = [1 if d == unit_dim else extent for d, extent in enumerate(shape)]
-        groups = tensor.insert_slice(block, groups, [], [], [], at, part, [1] * 4)
+        groups = _inserted(block, groups, at, [1 if d == unit_dim else extent for d, extent in enumerate(shape)])
     return groups
 
 
@@ -99,7 +99,14 @@ def _padded(groups: ir.Value, layout: Layout, unit_dim: int) -> ir.Value:
     if whole == shape:
         return groups
     zeros = linalg.fill(arith.constant(element, ir.FloatAttr.get(element, 0.0)), outs=[tensor.empty(whole, element)])
-    return tensor.insert_slice(groups, zeros, [], [], [], [0] * 4, shape, [1] * 4)
+    return _inserted(groups, zeros, [0] * 4, shape)
+
+
+def _inserted(source: ir.Value, destination: ir.Value, at: list[int], sizes: list[int]) -> ir.Value:
+    """`destination` with `source` in a slice; computed in place, so that it needs no copy afterwards."""
+    place = tensor.extract_slice(source.type, destination, [], [], [], at, sizes, [1] * 4)
+    moved = linalg.copy(source, outs=[place])
+    return tensor.insert_slice(moved, destination, [], [], [], at, sizes, [1] * 4)
 
 
 def _tensor(shape: list[int], like: ir.Value) -> ir.RankedTensorType:

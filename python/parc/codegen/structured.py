@@ -373,55 +373,49 @@ class _Strips(_Emitter):
                 return d
         return None
 
-    def _rows(self) -> list[list[ir.Value]]:
-        """The positions that a strip computes: one, or those of a few rows; rows behind the last are the last again."""
+    def _rows(self) -> list[ir.Value]:
+        """The rows that a strip computes, if it is of more than one; rows behind the last are the last again."""
         if self.row_dim is None:
-            return [self.position]
+            return []
         last = arith.subi(self.extents[self.row_dim], index(1))
         first = arith.muli(self.position[self.row_dim], index(_ROWS))
-        rows = []
-        for r in range(_ROWS):
-            rows.append(list(self.position))
-            rows[-1][self.row_dim] = arith.minui(arith.addi(first, index(r)), last)
-        return rows
+        return [arith.minui(arith.addi(first, index(r)), last) for r in range(_ROWS)]
 
     def _strip(self, mask: ir.Value | None) -> None:
+        """The code of one strip."""
         lanes = self.lanes
         results = range(lanes.input_count, len(lanes.operands))
         reduced = [d for d in self.dims if not lanes.parallel[d]]
-        around, rows = self.position, self._rows()
+        rows = self._rows()
 
-        def loaded() -> list[ir.Value]:
-            return [self._load(i, mask) for i in results]
-
-        def step(totals: list[ir.Value]) -> list[ir.Value]:
-            counters = {d: self.position[d] for d in reduced}
-            values = []
-            for r, row in enumerate(rows):
-                self.position = row
-                for d, counter in counters.items():
-                    row[d] = counter
-                part = totals[r * len(results) : (r + 1) * len(results)]
-                values += [self._spread(v) for v in self._body(part, mask)]
+        def for_rows(body: Callable[[int], Sequence[ir.Value]]) -> list[ir.Value]:
+            if self.row_dim is None:
+                return list(body(0))
+            values: list[ir.Value] = []
+            block = self.position[self.row_dim]
+            for r, self.position[self.row_dim] in enumerate(rows):
+                values += body(r)
+            self.position[self.row_dim] = block
             return values
 
+        def step(totals: Sequence[ir.Value | None]) -> list[ir.Value]:
+            count = len(results)
+            return for_rows(lambda r: [self._spread(v) for v in self._body(totals[r * count :][:count], mask)])
+
         if reduced:
-            totals: list[ir.Value] = []
-            for self.position in rows:
-                totals += loaded()
-            self.position = list(around)
-            values = self._reduce(reduced, totals, step)
+            values = self._reduce(reduced, for_rows(lambda _: [self._load(i, mask) for i in results]), step)
         else:
-            values = self._body([None] * len(results), mask)
-        places = [(row, i) for row in rows for i in results]
-        for (row, i), value in zip(places, values, strict=True):
-            self.position = row
-            buffer, place = lanes.operands[i], self._indices(i)
-            if mask is None:
-                vector.store(self._spread(value), buffer, place)
-            else:
-                vector.maskedstore(buffer, place, mask, self._spread(value))
-        self.position = around
+            values = step([None] * len(results))
+        stored = iter(values)
+        for_rows(lambda _: [self._store(i, next(stored), mask) for i in results])
+
+    def _store(self, operand: int, value: ir.Value, mask: ir.Value | None) -> ir.Value:
+        buffer, place = self.lanes.operands[operand], self._indices(operand)
+        if mask is None:
+            vector.store(value, buffer, place)
+        else:
+            vector.maskedstore(buffer, place, mask, value)
+        return value
 
 
 class _Sums(_Emitter):

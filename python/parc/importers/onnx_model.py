@@ -27,6 +27,7 @@ from parc.importers.onnx_static import DoesNotFitError, inline, specialise
 from parc.importers.shapes import Extent, InputShapes, Symbol
 from parc.importers.torch_model import label_traces, lower_to_linalg
 from parc.pipelines import diagnostic_location
+from parc.recurrence.sizes import OTHER_BASE, TIME_BASE
 
 _TO_TORCH = "builtin.module(func.func(convert-torch-onnx-to-torch))"
 #: torch-mlir lowers the operators as they are defined from opset 13 on; older files are converted.
@@ -37,8 +38,8 @@ _UNSIGNED = (TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorPr
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
 #: Float inputs that say how large a result is, and so have to be known.
 _SHAPE_INPUTS = {"Resize": (1, 2, 3), "Upsample": (1,), "Range": (0, 1, 2)}
-#: Traces begin at these sizes, longer for what a loop runs over; what does not run there is doubled up to the limit.
-_TIME_BASE, _OTHER_BASE, _MAX_BASE = 4, 2, 256
+#: Sizes at which a model does not run are doubled up to this limit.
+_MAX_BASE = 256
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def _shapes(inputs: Sequence[ValueInfoProto]) -> InputShapes:
                 row.append(Extent(None, offset=dimension.dim_value))
             else:
                 name = dimension.dim_param or f"{value.name}_{i}"
-                symbols.setdefault(name, Symbol(name, _OTHER_BASE))
+                symbols.setdefault(name, Symbol(name, OTHER_BASE))
                 row.append(Extent(name, 1))
         rows.append(tuple(row))
     return InputShapes(tuple(symbols.values()), tuple(rows))
@@ -174,7 +175,7 @@ def _with_bases(graph: _Graph, shapes: InputShapes) -> tuple[InputShapes, ModelP
 
     Dimensions without a name that only fit when they are equal become one symbol.
     """
-    size = _OTHER_BASE
+    size = OTHER_BASE
     while (first := _try(graph, shapes, [size] * len(shapes.symbols))) is None:
         size *= 2
         if not shapes.symbols or size > _MAX_BASE:
@@ -186,7 +187,7 @@ def _with_bases(graph: _Graph, shapes: InputShapes) -> tuple[InputShapes, ModelP
             shapes = _joined(graph, shapes, left[0], size)
         else:
             looped[left[0]] = len(longer.graph.node) != len(first.graph.node)
-    symbols = [replace(s, base=max(size, _TIME_BASE) if looped[s.name] else size) for s in shapes.symbols]
+    symbols = [replace(s, base=max(size, TIME_BASE) if looped[s.name] else size) for s in shapes.symbols]
     shapes = replace(shapes, symbols=tuple(symbols))
     return shapes, graph.specialise(shapes, shapes.trace_sizes()[0])
 

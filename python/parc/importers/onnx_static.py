@@ -158,5 +158,10 @@ def _replace_nodes(graph: GraphProto, nodes: Sequence[NodeProto]) -> None:
 
 
 def inline(name: str, value: np.ndarray) -> TensorProto:
-    """A constant in typed fields: torch-mlir writes these into the IR, where those of two traces compare equal."""
+    """A constant in typed fields: torch-mlir writes these into the IR, where those of two traces compare equal.
+
+    `CompileError` for elements of types that torch-mlir takes from files only.
+    """
+    if value.dtype.kind not in "fbiu" or value.dtype == np.float16:
+        raise CompileError(f"constant '{name}' has elements of type {value.dtype}, which are supported in weights only")
     return helper.make_tensor(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape, value.flatten().tolist())

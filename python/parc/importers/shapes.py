@@ -17,10 +17,8 @@ import torch
 from parc.errors import CompileError
 from parc.importers.torch_model import Program
 from parc.importers.torch_trace import Run, TooLong, user_line
-from parc.recurrence.sizes import trace_sizes
+from parc.recurrence.sizes import OTHER_BASE, TIME_BASE, trace_sizes
 
-# Sizes of the first trace: long enough for a loop to show its steady state.
-_TIME_BASE, _OTHER_BASE = 4, 2
 _SMALL = 2  # what the search shrinks dimensions to: not 1, which broadcasts
 _FIRST_LIMIT = 256  # operations per trial run while some dimension may still be long
 _MAX_TRIALS = 48
@@ -51,7 +49,7 @@ class Symbol:
     """A size with a name; `base` is the least value that is traced, `timelike` says whether it is a number of steps."""
 
     name: str
-    base: int = _OTHER_BASE
+    base: int = OTHER_BASE
     timelike: bool = False
 
 
@@ -98,7 +96,7 @@ def declared(program: Program, dynamic_shapes: object) -> InputShapes:
                 names[extent.symbol] = max(names.get(extent.symbol, 0), least)
             row.append(extent)
         extents.append(tuple(row))
-    symbols = tuple(Symbol(name, max(least, _OTHER_BASE)) for name, least in names.items())
+    symbols = tuple(Symbol(name, max(least, OTHER_BASE)) for name, least in names.items())
     shapes = InputShapes(symbols, tuple(extents))
     return _with_bases(shapes, lambda s: attempt(program, s))
 
@@ -141,7 +139,7 @@ def _with_bases(shapes: InputShapes, attempt: Callable[[list[tuple[int, ...]]], 
                 "multiple, such as 2 * torch.export.Dim(...)"
             )
         timelike = len(longer.operations) != len(first.operations)
-        longest = max(base[k], _TIME_BASE) if timelike else base[k]
+        longest = max(base[k], TIME_BASE) if timelike else base[k]
         symbols.append(replace(symbol, base=longest, timelike=timelike))
     return replace(shapes, symbols=tuple(symbols))
 
@@ -214,7 +212,7 @@ class _Search:
         small = {s: size for s, size in self._example.items() if size <= _SMALL}
         for size in sorted(set(small.values())):
             group = [s for s in small if small[s] == size]
-            moved |= self._move(group, max(size + 1, _OTHER_BASE), None)[0]
+            moved |= self._move(group, max(size + 1, OTHER_BASE), None)[0]
         return moved
 
     def _move(self, group: list[Slot], value: int, limit: int | None) -> tuple[set[Slot], bool]:
@@ -297,7 +295,7 @@ class _Search:
         symbols = []
         for name, (group, step, timelike) in zip(names, found, strict=True):
             least, offset = divmod(self._now[group[0]], step)
-            symbols.append(Symbol(name, max(least, _TIME_BASE if timelike else _OTHER_BASE), timelike))
+            symbols.append(Symbol(name, max(least, TIME_BASE if timelike else OTHER_BASE), timelike))
             extents |= dict.fromkeys(group, Extent(name, step, offset))
         rows = tuple(
             tuple(extents[i, d] for d in range(tensor.dim())) for i, tensor in enumerate(self._program.examples)

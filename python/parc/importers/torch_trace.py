@@ -43,6 +43,8 @@ _aten = torch.ops.aten
 _IDENTITIES = (_aten.detach.default, _aten.lift_fresh.default, _aten.alias.default)
 # Operators through which torch.tensor([...]) brings in its values.
 _LITERALS = (_aten.lift_fresh.default, _aten.lift_fresh_copy.default)
+# Operators whose lowering for unsigned integers ends torch-mlir's process.
+_DIVISIONS = (_aten.div, _aten.floor_divide, _aten.remainder, _aten.fmod)
 _LIBRARIES = tuple(
     os.path.join(path, "")
     for path in (
@@ -290,6 +292,8 @@ class Recorder(Rehearsal):
             raise CompileError(f"{e} is not supported", _line()) from None
 
     def _ran(self, func: OpOverload, args: Sequence[object], kwargs: dict[str, object], out: object) -> None:
+        if func.overloadpacket in _DIVISIONS and isinstance(out, Tensor) and out.dtype is torch.uint8:
+            raise CompileError(f"{_plain_name(func)} of unsigned integers is not supported", _line())
         node = self.graph.call_function(func, _map_tensors(self.node, args), _map_tensors(self.node, kwargs))
         node.meta["val"] = out
         if line := _line():

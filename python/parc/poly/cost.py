@@ -113,6 +113,8 @@ def _longest_share(at_once: float, threads: int) -> float:
 
 def _calls(layer: Layer, name: str, work: Work, choice: Choice) -> int:
     """How many times an equation is called: once for all points of one time, as far as threads do not share these."""
+    if choice.distribute == "rows":
+        return work.points  # a thread's rows are not neighbours in memory
     if layer.local.is_constant(name):
         return min(1, work.points) if choice.distribute == "units" else work.points
     return work.points if name in layer.group.core else ceil(work.points / choice.tile)

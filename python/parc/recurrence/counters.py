@@ -6,7 +6,8 @@ with the length of the trace, it is an input instead, whose value is a function 
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 
 from torch_mlir import ir
 from torch_mlir.dialects import arith, linalg
@@ -17,13 +18,17 @@ from parc.recurrence.fit import Extent, StepMap, fit_steps
 from parc.recurrence.symbolic import SymbolicCloner, is_constant
 from parc.recurrence.trace import Numbering, Source, Trace
 
+#: How far from whole multiples numbers may be that were rounded to 32 bits, relative to their size.
+_EXACT = 1e-6
+
 
 @dataclass(frozen=True)
 class FromCounter:
-    """The number `at(step)`, or one over it; a scalar, or a tensor that holds it everywhere."""
+    """The number `scale * at(step)`, or one over it; a scalar, or a tensor that holds it everywhere."""
 
     at: StepMap
-    is_inverse: bool
+    is_inverse: bool = False
+    scale: float = 1.0
 
 
 def round_constants(func: ir.Operation) -> None:
@@ -86,20 +91,31 @@ def fit_counter(
     numbers = [n for column in points for _, n in column]
     if len(set(numbers)) == 1:
         return None
-    if all(n == round(n) for n in numbers):
-        at = fit_steps([[(s, round(n)) for s, n in column] for column in points], sizes)
-        if at is not None:
-            return FromCounter(at, False)
-    elif all(n != 0 and abs(n * round(1 / n) - 1) < 1e-6 for n in numbers):
-        at = fit_steps([[(s, round(1 / n)) for s, n in column] for column in points], sizes)
-        if at is not None:
-            return FromCounter(at, True)
+    if read := _fit_numbers(points, sizes):
+        return read
+    if all(numbers) and (read := _fit_numbers([[(s, 1 / n) for s, n in column] for column in points], sizes)):
+        return replace(read, is_inverse=True)
     shown = ", ".join(f"{n:.6g}" for _, n in points[-1][:4])
     raise CompileError(
         f"a number that the loop computes in Python takes the values {shown}, ... from step to step, which is neither "
         "a * t + b nor 1 / (a * t + b): compute it as a tensor for all steps (from torch.arange) and index that",
         location,
     )
+
+
+def _fit_numbers(points: Sequence[Sequence[tuple[int, float]]], sizes: Sequence[tuple[int, ...]]) -> FromCounter | None:
+    """Numbers that are all multiples of one, with factors that are affine in the step."""
+    numbers = [n for column in points for _, n in column]
+    whole = all(abs(n - round(n)) < _EXACT * max(1, abs(n)) for n in numbers)
+    scale = 1.0 if whole else min(abs(a - b) for a, b in combinations(set(numbers), 2))
+    factors = [[(s, round(n / scale)) for s, n in column] for column in points]
+    exact = all(
+        abs(factor * scale - n) < _EXACT * max(scale, abs(n))
+        for column, values in zip(factors, points, strict=True)
+        for (_, factor), (_, n) in zip(column, values, strict=True)
+    )
+    at = fit_steps(factors, sizes) if exact else None
+    return None if at is None else FromCounter(at, scale=scale)
 
 
 def _number(source: Source) -> float | None:
@@ -125,6 +141,8 @@ def build_counter(read: FromCounter, sources: Sequence[Source], step: ir.Value, 
         is_float = not isinstance(element, ir.IntegerType)
         value = arith.index_cast(ir.IntegerType.get_signless(64) if is_float else element, value)
         value = arith.sitofp(element, value) if is_float else value
+    if read.scale != 1.0:
+        value = arith.mulf(value, arith.constant(element, read.scale))
     if read.is_inverse:
         value = arith.divf(arith.constant(element, 1.0), value)
     if not isinstance(type_, ir.RankedTensorType):

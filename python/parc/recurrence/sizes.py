@@ -2,6 +2,10 @@
 
 from collections.abc import Sequence
 
+#: The least length to trace of what a loop runs over: enough that a loop which reads three steps back repeats in it.
+TIME_BASE = 5
+#: The least value of other sizes.
+OTHER_BASE = 2
 #: The last trace differs from the first by this much in every symbol.
 _HELD_OUT = 3
 

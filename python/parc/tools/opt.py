@@ -105,7 +105,8 @@ def _process(chunk: bytes | None, request: Request) -> bytes:
             module = import_path(request.input, context, stage=stage).module
         else:
             # MLIR takes bytes for bytecode or text without a copy, but only with the right type.
-            module = ir.Module.parse(chunk if chunk.startswith(_BYTECODE) else chunk.decode(), context)
+            text = chunk if chunk.startswith(_BYTECODE) else chunk.decode()
+            module = _parse_torch(text, request) if b"torch." in chunk else ir.Module.parse(text, context)
         steps = list(request.steps)
         if request.emit not in (None, "torch", "linalg"):
             last = "llvm" if request.emit in ("asm", "object") else str(request.emit)
@@ -122,6 +123,19 @@ def _process(chunk: bytes | None, request: Request) -> bytes:
         if request.bytecode:
             return _bytecode(module)
         return f"{_schedule_comment(module) if request.emit == 'schedule' else ''}{module}\n".encode()
+
+
+def _parse_torch(text: str | bytes, request: Request) -> ir.Module:
+    """Parse what may be in the torch dialect, and lower it where a later stage is asked for."""
+    from torch_mlir.dialects import torch as torch_dialect  # takes a second to import
+
+    torch_dialect.register_dialect(ir.Context.current)
+    module = ir.Module.parse(text)
+    if request.emit not in (None, "torch"):
+        from parc.importers.mlir_file import lower_torch
+
+        lower_torch(module)
+    return module
 
 
 def _schedule_comment(module: ir.Module) -> str:
