@@ -335,7 +335,7 @@ class _SystemLowering(Emitter):
         units: tuple[ir.Value, ir.Value],
         point: Sequence[ir.Value],
     ) -> None:
-        operands = [*rows, *_turned(units, point)]
+        operands = [*rows, *units]
         for argument in cell.arguments:
             operands += [argument.array.flat, argument.offset(point, self._symbols)]
         func.CallOp([], ir.FlatSymbolRefAttr.get(cell.kernel.name), operands)
@@ -350,15 +350,6 @@ class _SystemLowering(Emitter):
         with ir.InsertionPoint(branch.then_block):
             yield
             scf.YieldOp([])
-
-
-def _turned(units: tuple[ir.Value, ir.Value], point: Sequence[ir.Value]) -> tuple[ir.Value, ir.Value]:
-    """The units from last to first at every other point: a kernel starts with the weights that it used last."""
-    turn = index(0)
-    for coordinate in point:
-        turn = arith.addi(turn, coordinate)
-    odd = arith.cmpi(arith.CmpIPredicate.ne, arith.remui(turn, index(2)), index(0))
-    return arith.select(odd, units[1], units[0]), arith.select(odd, units[0], units[1])
 
 
 def _is_run(operand: KernelOperand, dim: int) -> bool:

@@ -20,13 +20,14 @@ from typing import ClassVar
 from torch_mlir import ir
 from torch_mlir.dialects import linalg, tensor
 
-from parc.errors import CompileError
+from parc.codegen.irtools import captured_values, clone_with
 from parc.passbase import Pass
+from parc.recurrence.extents import extents_of
 
 #: Products of a tile with a weight; the tile is the first input (the second of `linalg.matvec`).
 _PRODUCTS = {"linalg.matmul": 0, "linalg.vecmat": 0, "linalg.matvec": 1}
 _CHEAP = ("arith.constant", "tensor.empty", "linalg.fill")
-_VIEWS = ("tensor.extract_slice", "tensor.collapse_shape", "tensor.expand_shape", "tensor.cast")
+_VIEWS = ("tensor.extract_slice", "tensor.collapse_shape", "tensor.expand_shape", "tensor.cast", "tensor.concat")
 
 
 @dataclass
@@ -130,6 +131,19 @@ def _reduces(op: ir.Operation) -> bool:
     return result.n_dims > len(result.results)
 
 
+def _looks_up(op: ir.Operation) -> bool:
+    """Whether a result that is used depends on indices, as an embedding or an argmax does."""
+    if not op.name.startswith("linalg.") or len(op.regions) != 1:
+        return False
+    *body, end = op.regions[0].blocks[0].operations
+    yielded = [v for v, r in zip(end.operation.operands, op.results, strict=True) if list(r.uses)]
+    wanted = {v.owner.operation for v in yielded if not isinstance(v.owner, ir.Block)}
+    for inner in reversed(body):
+        if inner.operation in wanted:
+            wanted |= {v.owner.operation for v in inner.operation.operands if not isinstance(v.owner, ir.Block)}
+    return any(inner.name in ("linalg.index", "tensor.extract") for inner in wanted)
+
+
 def _is_outside(value: ir.Value, equation: ir.Operation) -> bool:
     """Whether a value is defined outside the equation's body."""
     block = equation.regions[0].blocks[0]
@@ -159,6 +173,8 @@ class _Splitter:
         #: Products, and what is computed from one of the same level.
         self.from_product: set[ir.Operation] = set()
         self.inputs: list[ir.Operation] = []
+        #: The first level after the look-ups so far.
+        self.floor = 0
         self.is_recurrent = any(o.operands[0] in cyclic for o in _named(equation, "parc.read"))
 
     def run(self) -> None:
@@ -186,8 +202,13 @@ class _Splitter:
                 self.inputs.append(op)
                 return
             waits = 0 if self._is_shared(tile) else 1
-            self.level[op] = max(self._value_level(tile) + waits, self._value_level(op.operands[2]))
+            self.level[op] = max(self._value_level(tile) + waits, self._value_level(op.operands[2]), self.floor)
             self.from_product.add(op)
+            return
+        if _looks_up(op):
+            # Alone in its stage, so that kernels do the rest.
+            self.level[op] = self.floor = max(self.level.values(), default=-1) + 1
+            self.floor += 1
             return
         level = self._operand_level(op)
         products = [o for o in self._owners(op) & self.from_product if self.level[o] == level]
@@ -202,7 +223,8 @@ class _Splitter:
         return {v.owner.operation for v in op.operands if not isinstance(v.owner, ir.Block)}
 
     def _operand_level(self, op: ir.Operation) -> int:
-        return max((self._value_level(v) for v in op.operands), default=0)
+        lowest = self.floor if op.name.startswith("linalg.") else 0
+        return max([lowest, *(self._value_level(v) for v in op.operands)])
 
     def _value_level(self, value: ir.Value) -> int:
         return 0 if isinstance(value.owner, ir.Block) else self.level.get(value.owner.operation, 0)
@@ -235,7 +257,7 @@ class _Splitter:
         home = {op: i for i, stage in enumerate(stages) for op in stage.ops}
         crossing: dict[ir.Value, ir.Value] = {}
         for i, stage in enumerate(stages):
-            for value in _operands_within(stage.ops):
+            for value in (v for op in stage.ops for v in captured_values(op)):
                 owner = None if isinstance(value.owner, ir.Block) else value.owner.operation
                 if owner in home and home[owner] < i and value not in crossing:
                     crossing[value] = self._unknown(value, f"{stages[home[owner]].name}_p{len(crossing)}")
@@ -250,7 +272,7 @@ class _Splitter:
         write = _named(self.equation, "parc.write")[0]
         leading = len(write.attributes["at"].value.results)
         shape = write.operands[1].owner.attributes["shape"].value
-        tile = self._extents(value)
+        tile = extents_of(value, self.system)
         exprs = [*list(shape.results)[:leading], *tile]
         dynamic = ir.ShapedType.get_dynamic_size()
         static = [e.value if isinstance(e, ir.AffineConstantExpr) else dynamic for e in exprs]
@@ -264,62 +286,6 @@ class _Splitter:
                     "shape": ir.AffineMapAttr.get(ir.AffineMap.get(0, shape.n_symbols, exprs)),
                 },
             ).results[0]
-
-    def _extents(self, value: ir.Value) -> list[ir.AffineExpr]:
-        """The extents of a tile as affine expressions of the system's symbols."""
-        type_ = value.type
-        if type_.has_static_shape:
-            return [ir.AffineExpr.get_constant(s) for s in type_.shape]
-        op = value.owner.operation
-        if op.name == "parc.read":
-            array = op.operands[0]
-            leading = len(op.attributes["at"].value.results)
-            if not isinstance(array.owner, ir.Block) and array.owner.name == "parc.unknown":
-                return list(array.owner.attributes["shape"].value.results)[leading:]
-        if op.name.startswith("linalg."):
-            return self._extents(op.operands[len(op.operands) - 1])
-        if op.name == "tensor.collapse_shape":
-            source = self._extents(op.operands[0])
-            groups = [[d.value for d in g] for g in op.attributes["reassociation"]]
-            return [
-                _product([source[d] for d in group])
-                if type_.is_dynamic_dim(i)
-                else ir.AffineExpr.get_constant(type_.shape[i])
-                for i, group in enumerate(groups)
-            ]
-        if op.name == "tensor.concat":
-            dim, source = op.attributes["dim"].value, self._extents(op.operands[0])
-            if type_.is_dynamic_dim(dim):
-                raise _unsupported(op)
-            source[dim] = ir.AffineExpr.get_constant(type_.shape[dim])
-            return source
-        if op.name == "tensor.extract_slice":
-            segments = list(op.attributes["operandSegmentSizes"])
-            dynamic = list(op.operands)[segments[0] + segments[1] : sum(segments[:3])]
-        elif op.name in ("tensor.empty", "tensor.expand_shape"):
-            dynamic = [v for v in op.operands if isinstance(v.type, ir.IndexType)]
-        else:
-            raise _unsupported(op)
-        fresh = iter(dynamic)
-        return [
-            self._affine(next(fresh)) if type_.is_dynamic_dim(d) else ir.AffineExpr.get_constant(type_.shape[d])
-            for d in range(type_.rank)
-        ]
-
-    def _affine(self, value: ir.Value) -> ir.AffineExpr:
-        """An index value as an affine expression of the symbols."""
-        symbols = list(self.system.operands)
-        if value in symbols:
-            return ir.AffineExpr.get_symbol(symbols.index(value))
-        op = value.owner.operation if not isinstance(value.owner, ir.Block) else None
-        if op is not None and op.name == "arith.constant":
-            return ir.AffineExpr.get_constant(op.attributes["value"].value)
-        combine = {"arith.addi": ir.AffineExpr.get_add, "arith.muli": ir.AffineExpr.get_mul}
-        if op is not None and op.name in combine:
-            return combine[op.name](self._affine(op.operands[0]), self._affine(op.operands[1]))
-        if op is not None and op.name == "arith.floordivsi":
-            return ir.AffineExpr.get_floor_div(self._affine(op.operands[0]), self._affine(op.operands[1]))
-        raise _unsupported(self.equation)
 
     def _emit_stage(
         self, stage: _Stage, crossing: dict[ir.Value, ir.Value], own: list[ir.Value], at: ir.Attribute
@@ -336,8 +302,9 @@ class _Splitter:
         block = equation.regions[0].blocks.append(*types, arg_locs=[equation.location] * len(types))
         mapping: dict[ir.Value, ir.Value] = dict(zip(self.block.arguments, block.arguments, strict=True))
         with ir.InsertionPoint(block):
+            used = {v for op in needed for v in captured_values(op)}
             for value, array in crossing.items():
-                if value not in own and any(value in _operands_within([o]) for o in needed):
+                if value not in own and value in used:
                     read = ir.Operation.create(
                         "parc.read",
                         results=[value.type],
@@ -347,9 +314,7 @@ class _Splitter:
                     )
                     mapping[value] = read.results[0]
             for op in needed:
-                clone = op.clone()
-                _remap(clone, mapping)
-                mapping.update(zip(op.results, clone.results, strict=True))
+                clone_with(op, mapping)
             for value in own:
                 ir.Operation.create(
                     "parc.write",
@@ -378,37 +343,3 @@ def _users(op: ir.Operation) -> list[ir.Operation]:
                 user = user.parent
             found.append(user)
     return found
-
-
-def _product(extents: list[ir.AffineExpr]) -> ir.AffineExpr:
-    total = ir.AffineExpr.get_constant(1)
-    for extent in extents:
-        total = extent if total == ir.AffineExpr.get_constant(1) else ir.AffineExpr.get_mul(total, extent)
-    return total
-
-
-def _operands_within(ops: Iterable[ir.Operation]) -> list[ir.Value]:
-    """Operands of operations and of everything nested in them."""
-    values: list[ir.Value] = []
-    pending = list(ops)
-    while pending:
-        op = pending.pop(0)
-        values.extend(op.operands)
-        for region in op.regions:
-            for block in region.blocks:
-                pending.extend(o.operation for o in block.operations)
-    return values
-
-
-def _remap(op: ir.Operation, mapping: dict[ir.Value, ir.Value]) -> None:
-    for i, value in enumerate(op.operands):
-        if value in mapping:
-            op.operands[i] = mapping[value]
-    for region in op.regions:
-        for block in region.blocks:
-            for inner in block.operations:
-                _remap(inner.operation, mapping)
-
-
-def _unsupported(op: ir.Operation) -> CompileError:
-    return CompileError(f"cannot express the shape of a value of '{op.name}' in the system's symbols", op.location)

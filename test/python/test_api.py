@@ -215,7 +215,7 @@ def test_backward_is_an_error(recurrence: tuple[Recurrence, parc.Module]) -> Non
 
 
 def test_nothing_of_the_callers_is_changed() -> None:
-    model = nn.Sequential(nn.LSTM(4, 8, dropout=0.5), nn.Identity()).train()
+    model = nn.Sequential(nn.LSTM(4, 8, 2, dropout=0.5), nn.Identity()).train()
     model[0].dropout = 0.0
     before, rng, threads = copy.deepcopy(model.state_dict()), torch.get_rng_state(), torch.get_num_threads()
     parc.compile(model, R(1, 1, 4, generator=torch.Generator()))

@@ -2,9 +2,8 @@
 
     func.func private @name(%r0, %r1, %u0, %u1 : index, %m0 : memref<?xT>, %o0 : index, %m1, %o1, ...)
 
-computes rows r0..r1 and units u0..u1, or u1..u0 from the last to the first: steps that take turns find in the cache
-what the step before them used last.  The operands are those of the cell, in its order; a weight is its packed form
-(`codegen/packing.py`).  Bounds of units are multiples of `Kernel.unit_tile`, or N.
+computes rows r0..r1 and units u0..u1.  The operands are those of the cell, in its order; a weight is its packed
+form (`codegen/packing.py`).  u0 is a multiple of `Kernel.unit_tile`; so is u1, or it is N.
 
 For every unit tile and block of rows the micro-kernels (`codegen/microkernel.py`, shared by all kernels of a module)
 add up the products in a scratch tile `[rows][contraction][unit tile]`, which stays in the first-level cache.
@@ -178,9 +177,7 @@ class _Body:
     ) -> None:
         self.plan = plan
         self.cell = plan.cell
-        self.row_start, self.row_stop, start, stop = bounds
-        self.unit_start, self.unit_stop = arith.minui(start, stop), arith.maxui(start, stop)
-        self.backwards = arith.cmpi(arith.CmpIPredicate.ugt, start, stop)
+        self.row_start, self.row_stop, self.unit_start, self.unit_stop = bounds
         self.buffers = buffers
         self.offsets = offsets
         self.scratch: ir.Value | None = None
@@ -202,12 +199,7 @@ class _Body:
         # Blocks differ by one row at most: a short one would not fill the multiply-add units.
         short = arith.divui(count, arith.maxui(blocks, constant(1)))
         longer = arith.subi(count, arith.muli(short, blocks))
-        tile = constant(self.plan.unit_tile)
-        tiles = arith.ceildivui(arith.subi(self.unit_stop, self.unit_start), tile)
-        with loop(constant(0), tiles, constant(1)) as number:
-            mirrored = arith.subi(arith.subi(tiles, constant(1)), number)
-            number = arith.select(self.backwards, mirrored, number)
-            unit = arith.addi(self.unit_start, arith.muli(number, tile))
+        with loop(self.unit_start, self.unit_stop, constant(self.plan.unit_tile)) as unit:
             with loop(constant(0), blocks, constant(1)) as block:
                 start = arith.addi(arith.muli(block, short), arith.minui(block, longer))
                 start = arith.addi(self.row_start, start)

@@ -49,7 +49,7 @@ def import_torch(
     outputs = {f"result{i}": t for i, t in enumerate(first.results)}
     return Imported(
         module=emit(recordings, sizes, symbols, program.names, parameters, context, stage),
-        structure=CallStructure(program.signature, program.roots, program.arguments, results),
+        structure=CallStructure(program.signature, program.roots, program.defaults, program.arguments, results),
         parameters=dict(zip(parameters, first.captured, strict=True)),
         owner=program.module,
         least={symbol: _least(program, shapes, i) for i, symbol in enumerate(symbols)},
@@ -66,11 +66,16 @@ class CallStructure:
 
     signature: inspect.Signature | None
     names: tuple[str, ...]
+    defaults: tuple[object, ...]
+    """Of the last positional arguments."""
     arguments: tuple[tuple[Template, ...], Mapping[str, Template]]
     results: Template
 
     def flatten(self, args: Sequence[object], kwargs: Mapping[str, object]) -> list[Tensor]:
         positional, named = self.arguments
+        missing = len(positional) - len(args)
+        if not kwargs and 0 < missing <= len(self.defaults):
+            args = (*args, *self.defaults[-missing:])
         if kwargs or named or len(args) != len(positional):
             try:
                 args, kwargs = bind(self.signature, args, kwargs)

@@ -37,14 +37,15 @@ _TO_LINALG = (
 class Program:
     """A torch callable with its example call taken apart.
 
-    `roots` names the positional arguments, `arguments` holds the templates of the positional
-    ones and of those that are passed by name, `names` and `examples` are the tensors in them.
+    `roots` names the positional arguments, `defaults` are those of the last ones; `arguments` holds the templates of
+    the positional ones and of those that are passed by name, `names` and `examples` are the tensors in them.
     """
 
     function: Callable[..., object]
     module: nn.Module | None
     signature: inspect.Signature | None
     roots: tuple[str, ...]
+    defaults: tuple[object, ...]
     arguments: tuple[tuple[Template, ...], Mapping[str, Template]]
     names: tuple[str, ...]
     examples: tuple[Tensor, ...]
@@ -82,6 +83,7 @@ class Program:
             module=module,
             signature=signature,
             roots=tuple(roots),
+            defaults=_defaults(signature),
             arguments=(tuple(templates[: len(args)]), dict(zip(kwargs, templates[len(args) :], strict=True))),
             names=tuple(tensors),
             examples=tuple(tensors.values()),
@@ -249,6 +251,15 @@ def _positional_names(signature: inspect.Signature | None, count: int) -> list[s
             names.append(parameter.name)
     names += [f"arg{i}" for i in range(len(names), count)]
     return names[:count]
+
+
+def _defaults(signature: inspect.Signature | None) -> tuple[object, ...]:
+    """The defaults of the positional arguments; none where the call may have any number of them."""
+    parameters = list(signature.parameters.values()) if signature is not None else []
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return ()
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return tuple(p.default for p in positional if p.default is not p.empty)
 
 
 def _is_packed(value: object) -> bool:

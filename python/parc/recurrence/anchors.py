@@ -125,14 +125,13 @@ def _sequence_of(node: Node, token: Hashable) -> Source:
     return access[0]
 
 
-def unshare(trace: Trace, looped: Looped | None) -> Trace:
+def unshare(trace: Trace, anchors: Anchors, looped: Looped | None) -> Trace:
     """Undo the merging of equal first steps.
 
     Two layers with the same weight that both start from zeros compute the same first product, and common
     subexpression elimination makes it one operation.  Every user gets its own again, so that each layer has
     as many steps as the others.
     """
-    anchors = find_anchors(trace, looped)
     classes: dict[Hashable, list[Node]] = defaultdict(list)
     for node, anchor in anchors.items():
         classes[(node.key, anchor)].append(node)

@@ -20,16 +20,17 @@ def recover(funcs: Sequence[ir.Operation], sizes: Sequence[tuple[int, ...]]) -> 
     traces = [Trace.read(func, size, numbers) for func, size in zip(funcs, sizes, strict=True)]
     release_counters(traces, numbers)
     looped = looped_dims(traces)
-    separate = [unshare(t, dims) for t, dims in zip(traces, looped, strict=True)]
-    variants = [(traces, looped)]
+    anchors = [find_anchors(*args) for args in zip(traces, looped, strict=True)]
+    variants = [(traces, anchors)]
+    separate = [unshare(*args) for args in zip(traces, anchors, looped, strict=True)]
     if any(a is not b for a, b in zip(separate, traces, strict=True)):
-        variants.insert(0, (separate, looped_dims(separate)))
+        separate_anchors = [find_anchors(*args) for args in zip(separate, looped_dims(separate), strict=True)]
+        variants.insert(0, (separate, separate_anchors))
     first: CompileError | None = None
-    for variant, dims in variants:
-        anchors = [find_anchors(*args) for args in zip(variant, dims, strict=True)]
-        for guess in guesses(variant, anchors):
+    for variant, own in variants:
+        for guess in guesses(variant, own):
             try:
-                return _match([find_steps(*args) for args in zip(variant, anchors, guess, strict=True)])
+                return _match([find_steps(*args) for args in zip(variant, own, guess, strict=True)])
             except CompileError as error:
                 first = first or error
     assert first is not None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from torch_mlir import ir
 
-from parc.recurrence.symbolic import is_constant, region_captures
+from parc.recurrence.symbolic import is_constant
 
 #: Reshapes are looked through: a value and its reshapes are the same value.
 _RESHAPES = ("tensor.expand_shape", "tensor.collapse_shape")
@@ -174,14 +174,17 @@ def _rank(type_: ir.Type) -> Hashable:
 
 def _describe_regions(op: ir.Operation) -> tuple[Hashable, list[ir.Value], list[ir.Value]]:
     """A canonical form of the regions, and what they capture from outside: other values, then constants."""
-    if not op.regions:
-        return (), [], []
-    outside = region_captures(op)
-    captured = [v for v in outside if not is_constant(v)]
-    constants = [v for v in outside if is_constant(v)]
-    names: dict[ir.Value, Hashable] = {v: ("outside", i) for i, v in enumerate(captured)}
-    names |= {v: ("constant", i) for i, v in enumerate(constants)}
+    captured: list[ir.Value] = []
+    constants: list[ir.Value] = []
+    names: dict[ir.Value, Hashable] = {}
     found: list[Hashable] = []
+
+    def name(value: ir.Value) -> Hashable:
+        if value not in names:
+            kind, others = ("constant", constants) if is_constant(value) else ("outside", captured)
+            names[value] = (kind, len(others))
+            others.append(value)
+        return names[value]
 
     def visit(region: ir.Region) -> None:
         for block in region.blocks:
@@ -189,9 +192,9 @@ def _describe_regions(op: ir.Operation) -> tuple[Hashable, list[ir.Value], list[
                 names[argument] = len(names)
             for inner in block.operations:
                 operation = inner.operation
-                operands = tuple(names[v] for v in operation.operands)
-                attributes = tuple((a, operation.attributes[a]) for a in operation.attributes)
-                found.append((operation.name, operands, attributes))
+                operands = tuple([name(v) for v in operation.operands])
+                attributes = operation.attributes
+                found.append((operation.name, operands, tuple([(a, attributes[a]) for a in attributes])))
                 for result in operation.results:
                     names[result] = len(names)
                 for nested in operation.regions:

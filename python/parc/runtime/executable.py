@@ -1,8 +1,10 @@
 """A compiled program in memory: the JIT's code, the arena, and the packed arguments of a call."""
 
 import ctypes
+import math
 import threading
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -118,18 +120,19 @@ class _Entry:
         """Fill in the arguments: thread number, team size, arena, symbols, buffers."""
         fields: list[ctypes.c_int64 | int] = [0, nthreads, arena, arena, 0, arena_size, 1, *symbols]
         for pointer, sizes in buffers:
-            fields += (pointer, pointer, 0)
-            fields += sizes
-            strides = []
-            stride = 1
-            for size in reversed(sizes):
-                strides.append(stride)
-                stride *= size
-            fields += reversed(strides)
+            fields += (pointer, pointer)
+            fields += _layout(sizes)
         if len(fields) != len(self._slots):
             self._slots = (ctypes.c_int64 * len(fields))()
             self.argv = _pointers(self._slots)
         self._slots[:] = fields
+
+
+@lru_cache(maxsize=1024)
+def _layout(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Offset, sizes and strides of a contiguous tensor."""
+    strides = [math.prod(sizes[i + 1 :]) for i in range(len(sizes))]
+    return (0, *sizes, *strides)
 
 
 def _pointers(slots: "ctypes.Array[ctypes.c_int64]") -> "ctypes.Array[ctypes.c_void_p]":

@@ -31,7 +31,8 @@ class Diagnostic:
         """
         ours = self.file in ("-", "")
         where = ":".join([path if ours else self.file, *(str(n) for n in (self.line, self.column) if n)])
-        text = [f"{where}: {severity}: {self.message}"]
+        # An importer's message about a whole file begins with its name too.
+        text = [f"{where}: {severity}: {self.message.removeprefix(f'{path}: ')}"]
         lines = source.splitlines() if ours else linecache.getlines(self.file)
         notes = self.notes
         if 0 < self.line <= len(lines):
