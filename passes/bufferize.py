@@ -76,14 +76,15 @@ def _results_to_arguments(function: func.FuncOp) -> None:
     """Append one argument per result and write the results there instead of returning them."""
     block = function.entry_block
     terminator = block.operations[len(block.operations) - 1]
-    values = list(terminator.operation.operands)
     attributes = [{n.name: n.attr for n in ir.DictAttr(a)} for a in function.arg_attrs]
     results = (
         list(ir.ArrayAttr(function.attributes["res_attrs"]))
         if "res_attrs" in function.attributes
-        else [ir.DictAttr.get({}) for _ in values]
+        else [ir.DictAttr.get({}) for _ in terminator.operation.operands]
     )
-    for value, attribute in zip(values, results, strict=True):
+    for number, attribute in enumerate(results):
+        # Read only now: a buffer that is returned twice is the first result's argument by the second time.
+        value = terminator.operation.operands[number]
         with terminator.location:
             type_ = _contiguous(value.type)
             argument = block.add_argument(type_, value.location)

@@ -14,7 +14,10 @@ PIPELINE = (
     "lower-affine,"
     "convert-scf-to-cf,"
     "canonicalize,"
-    "arith-expand,"
+    # bfloat16 is computed in float32 and rounded: not every machine has it.
+    "math-extend-to-supported-types{extra-types=f16 target-type=f32},"
+    "arith-emulate-unsupported-floats{source-types=bf16 target-type=f32},"
+    "arith-expand{include-bf16=true},"
     "convert-vector-to-llvm,"
     "convert-math-to-llvm,"
     "convert-math-to-libm,"

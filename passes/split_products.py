@@ -191,7 +191,10 @@ class _Splitter:
         self._emit(stages)
 
     def _place(self, op: ir.Operation) -> None:
-        if op.name == "parc.read" or (op.name in _CHEAP + _VIEWS and all(self._is_shared(v) for v in op.operands)):
+        # Scalars are what is computed from the step's number.
+        is_cheap = op.name in _CHEAP + _VIEWS or not any(isinstance(v.type, ir.RankedTensorType) for v in op.results)
+        is_cheap = is_cheap and op.name != "parc.write" and all(self._is_shared(v) for v in op.operands)
+        if op.name == "parc.read" or is_cheap:
             self.shared.add(op)
             return
         position = _PRODUCTS.get(op.name)

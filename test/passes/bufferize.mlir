@@ -48,3 +48,16 @@ func.func @main(%x: tensor<4x4xf32>) -> tensor<4x4xf32> {
   %y = tosa.reverse %x {axis = 0 : i32} : (tensor<4x4xf32>) -> tensor<4x4xf32>
   return %y : tensor<4x4xf32>
 }
+
+// -----
+
+// A value that is returned twice is computed for the first result and copied to the second.
+
+// CHECK: func.func @main(%[[X:[a-z0-9]+]]: memref<4xf32>, %[[Y:[a-z0-9]+]]: memref<4xf32> {parc.kind = "result"}, %[[Z:[a-z0-9]+]]: memref<4xf32> {parc.kind = "result"})
+// CHECK: linalg.exp ins(%[[X]] : memref<4xf32>) outs(%[[Y]] : memref<4xf32>)
+// CHECK: memref.copy %[[Y]], %[[Z]]
+func.func @main(%x: tensor<4xf32>) -> (tensor<4xf32>, tensor<4xf32>) {
+  %e = tensor.empty() : tensor<4xf32>
+  %y = linalg.exp ins(%x : tensor<4xf32>) outs(%e : tensor<4xf32>) -> tensor<4xf32>
+  return %y, %y : tensor<4xf32>, tensor<4xf32>
+}

@@ -34,7 +34,7 @@ def resized(inputs: object, steps: int, batch: int) -> object:
     return torch.randint(int(inputs.max()) + 1, shape, dtype=inputs.dtype)
 
 
-def equal(compiled: parc.Module, model: nn.Module, inputs: object, tolerance: float = 2e-5) -> None:
+def equal(compiled: parc.Module, model: Callable[..., object], inputs: object, tolerance: float = 2e-5) -> None:
     with torch.no_grad():
         assert_close(compiled(*inputs), model(*inputs), rtol=tolerance, atol=tolerance, equal_nan=True)  # type: ignore[misc]
 
@@ -137,9 +137,22 @@ def test_integers_and_booleans() -> None:
 
 
 def test_half_precision() -> None:
-    model = nn.GRU(8, 16).half()
-    compiled = parc.compile(model, R(STEPS, BATCH, 8).half())
-    equal(compiled, model, (R(20, 5, 8).half(),), tolerance=1e-2)
+    def program(x: Tensor, w: Tensor) -> Tensor:
+        return torch.relu(x * 2 + w)
+
+    inputs = R(STEPS, BATCH).half(), R(BATCH).half()
+    compiled = parc.compile(program, inputs)
+    equal(compiled, program, inputs, tolerance=1e-2)
+
+
+@pytest.mark.parametrize(
+    "model", [nn.LSTM(5, 9, 3, bidirectional=True, batch_first=True), nn.GRU(5, 9, 3, bidirectional=True, bias=False)]
+)
+def test_deep_layers_in_both_directions(model: nn.RNNBase) -> None:
+    inputs = (R(BATCH, STEPS, 5) if model.batch_first else R(STEPS, BATCH, 5),)
+    compiled = parc.compile(model, inputs, threads=2)
+    for steps, batch in ((1, 1), (20, 7)):
+        equal(compiled, model, resized(inputs, steps, batch))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.complex64])

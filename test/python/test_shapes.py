@@ -72,6 +72,19 @@ def test_a_size_that_grows_in_steps_is_a_multiple() -> None:
     assert found(nn.Conv1d(1, 8, 16, stride=8), R(2, 1, 16000)) == ["B, 1, 8*D0"]
 
 
+def test_a_recurrence_behind_a_convolution_with_a_stride() -> None:
+    class Strided(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv1d(1, 8, 16, stride=8)
+            self.lstm = nn.LSTM(8, 16, 2, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.lstm(self.conv(x.unsqueeze(1)).transpose(1, 2))[0]
+
+    assert found(Strided(), R(2, 800)) == ["B, 8*T"]
+
+
 def test_a_long_example_is_never_run_as_long() -> None:
     runs = []
 
@@ -133,5 +146,5 @@ def test_declarations_that_do_not_fit(dynamic_shapes: object, message: str) -> N
 
 
 def test_a_declaration_that_the_program_does_not_take() -> None:
-    with pytest.raises(CompileError, match="the model does not run at any small size of H"):
+    with pytest.raises(CompileError, match="the model runs at H = 8 but not at 9"):
         declared(Program.of(nn.LSTM(8, 16).eval(), (R(6, 3, 8),), {}), {"input": {2: "H"}})

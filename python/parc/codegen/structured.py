@@ -120,9 +120,10 @@ class _Lanes:
 
 
 def _contiguous(type_: ir.Type) -> bool:
-    """Whether neighbours in the last dimension are neighbours in memory, one to a byte or more."""
+    """Whether neighbours in the last dimension are neighbours in memory, of a type that vectors are loaded of."""
     strides, _ = ir.MemRefType(type_).get_strides_and_offset()
-    return strides[-1] == 1 and str(type_.element_type) != "i1"
+    # A vector of i1 is packed in memory; LLVM calls its runtime library to load some lanes of bf16.
+    return strides[-1] == 1 and str(type_.element_type) not in ("i1", "bf16")
 
 
 def _find_lanes(op: linalg.GenericOp, target: VectorTarget) -> _Lanes | None:

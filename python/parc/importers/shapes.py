@@ -22,6 +22,7 @@ from parc.recurrence.sizes import OTHER_BASE, TIME_BASE, trace_sizes
 _SMALL = 2  # what the search shrinks dimensions to: not 1, which broadcasts
 _FIRST_LIMIT = 256  # operations per trial run while some dimension may still be long
 _MAX_TRIALS = 48
+_LONGER = 16  # a run with that many times the operations of another is no small step from it
 
 Slot = tuple[int, int]  # (input, dimension)
 
@@ -304,29 +305,39 @@ class _Search:
 
     def _step(self, group: list[Slot], low: int) -> int | None:
         """The least step in which this size can grow with result shapes that are affine in it, if there is one."""
-        first = self._try({})
-        assert first is not None
         # A size is known to work at `low` and, where it was shrunk, at the example's value.
         reach = self._example[group[0]] - low
         for step in (k for k in range(1, max(reach, low) + 1) if reach % k == 0 or low % k == 0):
-            runs = {0: first}
-            for k in (1, 2):
-                run = self._try(dict.fromkeys(group, low + k * step))
-                if run is None:
-                    break
-                runs[k] = run
-            if len(runs) == 3 and _affine(runs) and self._holds_far(group, low, step, runs):
-                return step
+            # The least size may be special: one step of a loop leaves out what joins the steps.
+            for start in (low, low + step):
+                runs = self._three(group, start, step)
+                if len(runs) == 3 and _affine(runs) and self._holds_far(group, start, step, runs):
+                    return step
         return None
 
-    def _holds_far(self, group: list[Slot], low: int, step: int, runs: dict[int, Run]) -> bool:
+    def _three(self, group: list[Slot], start: int, step: int) -> dict[int, Run]:
+        """Runs at `start` and one and two steps more; fewer when the program fails or takes much longer there."""
+        runs: dict[int, Run] = {}
+        limit = None
+        for k in range(3):
+            try:
+                run = self._try(dict.fromkeys(group, start + k * step), limit)
+            except TooLong:
+                break
+            if run is None:
+                break
+            runs[k] = run
+            limit = _LONGER * max(len(run.operations), _FIRST_LIMIT)
+        return runs
+
+    def _holds_far(self, group: list[Slot], start: int, step: int, runs: dict[int, Run]) -> bool:
         """Whether a size as long as the example's still fits, for one that seems to add no operations."""
         count = len(runs[0].operations)
         if len(runs[1].operations) != count:
             return True
-        far = max((self._example[group[0]] - low) // step, 3)
+        far = max((self._example[group[0]] - start) // step, 3)
         try:
-            run = self._try(dict.fromkeys(group, low + far * step), limit=count)
+            run = self._try(dict.fromkeys(group, start + far * step), limit=count)
         except TooLong:
             return False
         return run is not None and _affine({**runs, far: run})

@@ -22,6 +22,7 @@ from torch_mlir.extras.fx_importer import FxImporter, FxImporterHooks
 from torch_mlir.passmanager import PassManager
 
 from parc.errors import CompileError
+from parc.importers.special_values import keep_special_values
 from parc.importers.template import Template
 from parc.importers.torch_trace import Input, Recording, Run, ShapeRules, record, rehearse, user_line
 from parc.pipelines import diagnostic_location
@@ -169,6 +170,7 @@ def lower_to_linalg(module: ir.Module) -> None:
         first = e.error_diagnostics[0] if e.error_diagnostics else None
         message = first.message if first else str(e)
         raise CompileError(_unsupported(message), diagnostic_location(first) if first else None) from e
+    keep_special_values(module)
 
 
 def label_traces(

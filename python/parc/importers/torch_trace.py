@@ -31,6 +31,7 @@ from torch._subclasses.fake_tensor import (
     UnsupportedOperatorException,
 )
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch_mlir.extras.fx_decomp_util import get_decomposition_table
@@ -360,7 +361,7 @@ def _fake_inputs(inputs: Sequence[Input], fake: FakeTensorMode) -> list[Tensor]:
 def _run(
     call: Callable[[list[Tensor]], object], tensors: list[Tensor], fake: FakeTensorMode, mode: Rehearsal
 ) -> object:
-    with torch.no_grad(), _without_mkldnn(), fake, mode, enable_python_dispatcher(), _explained():
+    with torch.no_grad(), _without_fused_layers(), fake, mode, enable_python_dispatcher(), _explained():
         return call(tensors)
 
 
@@ -430,14 +431,17 @@ def _plain_name(func: OpOverload) -> str:
 
 
 @contextmanager
-def _without_mkldnn() -> Iterator[None]:
-    """With oneDNN on, a recurrent layer would stay one opaque operator."""
-    enabled = torch._C._get_mkldnn_enabled()
+def _without_fused_layers() -> Iterator[None]:
+    """With oneDNN on, a recurrent layer would stay one opaque operator; so would attention."""
+    mkldnn, transformer = torch._C._get_mkldnn_enabled(), torch.backends.mha.get_fastpath_enabled()
     torch._C._set_mkldnn_enabled(False)
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
-        yield
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
     finally:
-        torch._C._set_mkldnn_enabled(enabled)
+        torch._C._set_mkldnn_enabled(mkldnn)
+        torch.backends.mha.set_fastpath_enabled(transformer)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Two operations alike that multiply by the same parameter, or that read different
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 
 from torch_mlir import ir
 
@@ -15,19 +16,25 @@ from parc.recurrence.trace import VIEWS, Node, Root, Source, Trace
 MIN_STEPS = 3
 
 Anchors = dict[Node, Hashable]
-Looped = dict[Root, set[int]]
-"""For a value of a trace, its dimensions whose extent differs from trace to trace."""
 
 
-def looped_dims(traces: Sequence[Trace]) -> list[Looped] | list[None]:
-    """For every trace, the dimensions that change with the sizes, of each value that all traces have.
+@dataclass(frozen=True)
+class Growth:
+    """What of one trace is different in the traces of other sizes."""
 
-    With one trace nothing can be seen to change: None.
-    """
+    #: The dimensions of a value whose extent changes.
+    dims: dict[Root, set[int]]
+    #: Uses of a value whose number changes: (kind of the user, input, value).
+    uses: set[tuple[int, int, Root]]
+
+
+def find_growth(traces: Sequence[Trace]) -> list[Growth] | list[None]:
+    """Compare the values that all traces have; with one trace nothing can be seen to change: None."""
     if len(traces) == 1:
         return [None]
-    shapes: list[dict[Hashable, tuple[int, ...]]] = []
     names = [_names(t) for t in traces]
+    shapes: list[dict[Hashable, tuple[int, ...]]] = []
+    uses: list[Counter[Hashable]] = []
     for trace, named in zip(traces, names, strict=True):
         found: dict[Hashable, tuple[int, ...]] = {}
         for root, name in named.items():
@@ -35,11 +42,24 @@ def looped_dims(traces: Sequence[Trace]) -> list[Looped] | list[None]:
             if isinstance(type_, ir.RankedTensorType):
                 found.setdefault(name, tuple(type_.shape))
         shapes.append(found)
+        uses.append(Counter((n.kind, i, named[s.root]) for n in trace.nodes for i, s in enumerate(n.inputs)))
     changing: dict[Hashable, set[int]] = {}
     for name in set(shapes[0]).intersection(*shapes[1:]):
         extents = zip(*(s[name] for s in shapes), strict=False)
         changing[name] = {d for d, values in enumerate(extents) if len(set(values)) > 1}
-    return [{root: changing[name] for root, name in named.items() if name in changing} for named in names]
+    growing = {use for use in set(uses[0]).union(*uses[1:]) if len({count[use] for count in uses}) > 1}
+    return [
+        Growth(
+            {root: changing[name] for root, name in named.items() if name in changing},
+            {
+                (node.kind, i, source.root)
+                for node in trace.nodes
+                for i, source in enumerate(node.inputs)
+                if (node.kind, i, named[source.root]) in growing
+            },
+        )
+        for trace, named in zip(traces, names, strict=True)
+    ]
 
 
 def _names(trace: Trace) -> dict[Root, Hashable]:
@@ -78,29 +98,29 @@ def access_of(source: Source) -> tuple[Source, tuple[int, ...], tuple[int, ...]]
     return node.inputs[0], tuple(node.op.attributes["static_offsets"]), tuple(node.op.attributes["static_sizes"])
 
 
-def is_step(sequence: Source, sizes: tuple[int, ...], looped: Looped | None) -> bool:
+def is_step(sequence: Source, sizes: tuple[int, ...], growth: Growth | None) -> bool:
     """Whether a slice of these sizes takes one step out of a sequence (rather than, say, one layer's state)."""
     shape = sequence.type.shape  # type: ignore[union-attr]
     cut = {d for d, (s, extent) in enumerate(zip(sizes, shape, strict=True)) if s != extent}
-    return bool(cut if looped is None else cut & looped.get(sequence.root, set()))
+    return bool(cut if growth is None else cut & growth.dims.get(sequence.root, set()))
 
 
-def find_anchors(trace: Trace, looped: Looped | None) -> Anchors:
+def find_anchors(trace: Trace, growth: Growth | None) -> Anchors:
     """For every anchored node, what anchors it: parameters where it uses any, else slices of sequences."""
     derived = parameter_derived(trace)
-    candidates: dict[Node, list[tuple[bool, Hashable]]] = {}
+    candidates: dict[Node, list[tuple[bool, tuple[int, Root]]]] = {}
     uses: Counter[Hashable] = Counter()
     for node in trace.nodes:
         if node.name in VIEWS or node.name in ("linalg.fill", "arith.constant"):
             continue
-        found: list[tuple[bool, Hashable]] = []
+        found: list[tuple[bool, tuple[int, Root]]] = []
         for position, source in enumerate(node.inputs):
             if source.root in derived and node.name != "tensor.concat":
                 found.append((True, (position, source.root)))
             elif access := access_of(source):
                 sequence, _, sizes = access
-                if sequence.root not in derived and is_step(sequence, sizes, looped):
-                    found.append((False, (position, sequence.root, sizes)))
+                if sequence.root not in derived and is_step(sequence, sizes, growth):
+                    found.append((False, (position, sequence.root)))
         uses.update((node.key, token) for _, token in found)
         candidates[node] = found
     anchors: Anchors = {}
@@ -108,6 +128,9 @@ def find_anchors(trace: Trace, looped: Looped | None) -> Anchors:
     for node in trace.nodes:
         valid = [t for t in candidates.get(node, ()) if uses[(node.key, t[1])] >= MIN_STEPS]
         chosen = [t for is_parameter, t in valid if is_parameter]
+        if growth is not None:
+            # An initial state may be a parameter too; a weight is used in every step.
+            chosen = [t for t in chosen if (node.kind, *t) in growth.uses] or chosen
         if not chosen:
             # A slice of something that is itself computed in a step is a part of it, not a step of a sequence.
             chosen = [t for _, t in valid if _sequence_of(node, t).node not in varying]
@@ -125,7 +148,7 @@ def _sequence_of(node: Node, token: Hashable) -> Source:
     return access[0]
 
 
-def unshare(trace: Trace, anchors: Anchors, looped: Looped | None) -> Trace:
+def unshare(trace: Trace, anchors: Anchors, growth: Growth | None) -> Trace:
     """Undo the merging of equal first steps.
 
     Two layers with the same weight that both start from zeros compute the same first product, and common
@@ -135,7 +158,7 @@ def unshare(trace: Trace, anchors: Anchors, looped: Looped | None) -> Trace:
     classes: dict[Hashable, list[Node]] = defaultdict(list)
     for node, anchor in anchors.items():
         classes[(node.key, anchor)].append(node)
-    early = _before_loops(trace, looped)
+    early = _before_loops(trace, growth)
     shared: set[Node] = set()
     for node in trace.nodes:
         if node not in early:
@@ -146,12 +169,12 @@ def unshare(trace: Trace, anchors: Anchors, looped: Looped | None) -> Trace:
     return trace.with_copies(shared) if shared else trace
 
 
-def _before_loops(trace: Trace, looped: Looped | None) -> set[Node]:
+def _before_loops(trace: Trace, growth: Growth | None) -> set[Node]:
     """Nodes that depend on no step of a sequence."""
     early: set[Node] = set()
     for node in trace.nodes:
         access = access_of(Source(node, 0)) if node.name == "tensor.extract_slice" else None
-        if access is not None and is_step(access[0], access[2], looped):
+        if access is not None and is_step(access[0], access[2], growth):
             continue
         if all(s.node is None or s.node in early for s in node.inputs):
             early.add(node)

@@ -66,6 +66,14 @@ class _SystemWriter:
                     self.outside.value(read.sources)
                 elif isinstance(read, FromSequence):
                     self.outside.sequence(read)
+                elif isinstance(read, FromStep) and self.unknowns.group_of[read.repetition].level < group.level:
+                    self.outside.solve(self.unknowns.group_of[read.repetition].level)
+
+    def array(self, unknown: Unknown) -> ir.Value:
+        """An array of this system, or one that a system before it solved."""
+        if unknown in self.arrays:
+            return self.arrays[unknown]
+        return self.outside.solve(self.unknowns.group_of[unknown.repetition].level)[unknown]
 
     def _result(self, system: ir.Operation, unknown: Unknown) -> ir.Value:
         return ir.Operation.create(
@@ -194,7 +202,7 @@ class _EquationWriter:
             return self.outside.reshaped(self.local[(read.repetition, read.result)], sources)
         unknown = self.system.unknowns.find(read.repetition, read.result, dict(read.given))
         position = self.system.unknowns.position(unknown, read.at)
-        return self.outside.reshaped(self._tile(self.system.arrays[unknown], (position,)), sources)
+        return self.outside.reshaped(self._tile(self.system.array(unknown), (position,)), sources)
 
     def _tile(self, array: ir.Value, at: tuple[StepMap, ...]) -> ir.Value:
         if (array, at) not in self.tiles:

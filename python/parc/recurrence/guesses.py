@@ -22,10 +22,12 @@ class Guess:
     `ways[k]` speaks of the k-th anchored class in program order: an integer m takes turns (instance i is step i // m
     of loop i % m: the layers of a loop over time), a tuple of lengths cuts blocks (one loop after the other).
     The latest input of an operation is the one with the highest step, or the one computed last (`by_order`).
+    With `by_slice`, several readers of one slice belong to several loops: of those, one may be an initial state.
     """
 
     ways: Ways
     by_order: bool = False
+    by_slice: bool = False
 
     def place(self, k: int, i: int) -> tuple[int, int]:
         """(loop, step) of instance i of class k."""
@@ -44,6 +46,9 @@ def guesses(traces: Sequence[Trace], anchors: Sequence[Anchors]) -> Iterator[lis
     for by_order in (False, True):
         for ways in _ways(traces, anchors):
             yield [Guess(w, by_order) for w in ways]
+    for by_order in (False, True):
+        for ways in _ways(traces, anchors):
+            yield [Guess(w, by_order, by_slice=True) for w in ways]
 
 
 def _ways(traces: Sequence[Trace], anchors: Sequence[Anchors]) -> Iterator[list[Ways]]:

@@ -14,6 +14,11 @@ from parc.recurrence.symbolic import SymbolicCloner
 from parc.recurrence.trace import Node, Root
 from parc.recurrence.unknowns import Sources, Unknown, Unknowns
 
+_IRREGULAR = (
+    "where this value comes from depends on the sizes, and not as in a loop that does the same in every step: make the "
+    "size that changes it static"
+)
+
 Solve = Callable[[int], dict[Unknown, ir.Value]]
 """Gives the arrays of the system of a level, which is written when first asked for."""
 
@@ -83,7 +88,7 @@ class Outside:
         steps = self.found.steps
         placed = {n in s.place for n, s in zip(nodes, steps, strict=False)}
         if len(nodes) < len(sources) or len(placed) > 1:
-            raise CompileError("where a value comes from depends on the sizes", nodes[0].op.location if nodes else None)
+            raise CompileError(_IRREGULAR, nodes[0].op.location if nodes else None)
         with nodes[0].op.location:
             if placed == {True}:
                 return self._state(sources, nodes)
@@ -102,7 +107,7 @@ class Outside:
         places = [s.place[n] for s, n in zip(self.found.steps, nodes, strict=True)]
         location = nodes[0].op.location
         if len({p[0].index for p in places}) > 1:
-            raise CompileError("where a value comes from depends on the sizes", location)
+            raise CompileError(_IRREGULAR, location)
         step = self.cloner.extent([p[1] for p in places], location, "the step of a value that is used after the loop")
         unknown = self.unknowns.find(places[0][0].index, sources[0].result)
         return self._slab(unknown, step, Extent(1), drop=True)

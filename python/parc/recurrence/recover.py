@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch_mlir import ir
 
 from parc.errors import CompileError
-from parc.recurrence.anchors import MIN_STEPS, find_anchors, looped_dims, unshare
+from parc.recurrence.anchors import MIN_STEPS, find_anchors, find_growth, unshare
 from parc.recurrence.counters import release_counters
 from parc.recurrence.fit import Extent, StepMap, fit
 from parc.recurrence.guesses import guesses
@@ -19,12 +19,12 @@ def recover(funcs: Sequence[ir.Operation], sizes: Sequence[tuple[int, ...]]) -> 
     numbers = Numbering()
     traces = [Trace.read(func, size, numbers) for func, size in zip(funcs, sizes, strict=True)]
     release_counters(traces, numbers)
-    looped = looped_dims(traces)
-    anchors = [find_anchors(*args) for args in zip(traces, looped, strict=True)]
+    growth = find_growth(traces)
+    anchors = [find_anchors(*args) for args in zip(traces, growth, strict=True)]
     variants = [(traces, anchors)]
-    separate = [unshare(*args) for args in zip(traces, anchors, looped, strict=True)]
+    separate = [unshare(*args) for args in zip(traces, anchors, growth, strict=True)]
     if any(a is not b for a, b in zip(separate, traces, strict=True)):
-        separate_anchors = [find_anchors(*args) for args in zip(separate, looped_dims(separate), strict=True)]
+        separate_anchors = [find_anchors(*args) for args in zip(separate, find_growth(separate), strict=True)]
         variants.insert(0, (separate, separate_anchors))
     first: CompileError | None = None
     for variant, own in variants:

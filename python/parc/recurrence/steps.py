@@ -15,7 +15,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from parc.errors import CompileError
-from parc.recurrence.anchors import MIN_STEPS, Anchors
+from parc.recurrence.anchors import MIN_STEPS, Anchors, access_of
 from parc.recurrence.guesses import Guess, anchored_classes
 from parc.recurrence.trace import Node, Numbering, Source, Trace
 
@@ -82,9 +82,11 @@ class _Classifier:
         self.trace = trace
         self.anchored: dict[Node, tuple[Hashable, int]] = {}
         for k, (key, members) in enumerate(anchored_classes(trace, anchors).items()):
-            for i, node in enumerate(members):
-                loop, step = guess.place(k, i)
-                self.anchored[node] = ((key, loop), step)
+            loops = _by_slice(members) if guess.by_slice else [members]
+            for repeat, own in enumerate(loops):
+                for i, node in enumerate(own):
+                    loop, step = guess.place(k, i) if len(loops) == 1 else (repeat, i)
+                    self.anchored[node] = ((key, loop), step)
         self.by_order = guess.by_order
         self.singles: set[Node] = set()
         self.strays: dict[Node, int] = {}
@@ -166,6 +168,20 @@ class _Classifier:
         fresh = _outermost(small, self.singles, self.steps)
         self.singles |= fresh
         return bool(fresh)
+
+
+def _by_slice(members: list[Node]) -> list[list[Node]]:
+    """The first readers of each slice, the second ones, and so on; all in one list where they read none."""
+    loops: list[list[Node]] = []
+    readers: Counter[Hashable] = Counter()
+    for node in members:
+        slices = tuple(s.root for s in node.inputs if access_of(s) is not None)
+        repeat = readers[slices] if slices else 0
+        readers[slices] += 1
+        if repeat == len(loops):
+            loops.append([])
+        loops[repeat].append(node)
+    return loops
 
 
 def _outermost(small: list[Node], singles: set[Node], steps: dict[Node, int]) -> set[Node]:

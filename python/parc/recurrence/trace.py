@@ -28,7 +28,7 @@ Root = tuple[int, int]
 """A value before reshapes: (index of its node, number of the result), or (-1, number of the argument)."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)  # a node names its inputs, and they theirs: the text of one would be the whole graph
 class Node:
     """One operation of a trace, other than a reshape."""
 
