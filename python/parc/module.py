@@ -137,12 +137,12 @@ class Module(nn.Module):
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise TypeError("a compiled module cannot be copied or pickled: copy the original and compile the copy")
 
-    def extra_repr(self) -> str:
+    def __repr__(self) -> str:
         if self._built is None:
-            return f"{self._source.name}, not compiled yet"
+            return f"parc.Module({self._source.name}, not compiled yet)"
         signature = self._built.program.signature
         inputs = ", ".join(f"{t.name}: {t}" for t in signature.inputs)
-        return f"{self._source.name}({inputs}) -> {', '.join(map(str, signature.results))}"
+        return f"parc.Module({self._source.name}({inputs}) -> {', '.join(map(str, signature.results))})"
 
 
 class _Ended(torch.autograd.Function):

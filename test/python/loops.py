@@ -198,6 +198,28 @@ def starts_from_the_first_input(p: Net, x: Tensor) -> Tensor:
     return torch.stack(ys)
 
 
+@regular(w=[(H, H)] * 3, u=[(H, H)] * 3, start=(H,))
+def learned_initial_state(p: Net, x: Tensor) -> Tensor:
+    """The initial state is a parameter that all layers use, as they use weights."""
+    h = [p.start.expand(x.shape[1], H)] * 3
+    ys = []
+    for xt in x:
+        y = xt
+        for k in range(3):
+            h[k] = y = torch.tanh(y @ p.w[k] + h[k] @ p.u[k])
+        ys.append(y)
+    return torch.stack(ys)
+
+
+@regular(**_CELL)
+def first_input_is_the_state_too(p: Net, x: Tensor) -> Tensor:
+    h, ys = x[0], []
+    for xt in x:
+        h = torch.tanh(xt @ p.w + h @ p.u + xt + h)
+        ys.append(h)
+    return torch.stack(ys)
+
+
 @regular("T 8", **_CELL)
 def without_batch(p: Net, x: Tensor) -> Tensor:
     h, ys = x.new_zeros(H), []

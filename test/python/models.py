@@ -5,6 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+# The length and the batch of all example inputs: sizes that no model has besides.
+STEPS, BATCH = 11, 13
+
 
 def _weights(*shapes: tuple[int, ...]) -> nn.ParameterList:
     return nn.ParameterList([nn.Parameter(torch.randn(*s) / s[0] ** 0.5) for s in shapes])
@@ -229,21 +232,21 @@ class Sequential(nn.Module):
 
 def zoo() -> dict[str, tuple[nn.Module, tuple[object, ...]]]:
     """Name -> (model in eval mode, example inputs), every kind of program that the importer has to take."""
-    x = torch.randn(6, 3, 8)
-    state = torch.randn(2, 3, 16)
+    x = torch.randn(STEPS, BATCH, 8)
+    state = torch.randn(2, BATCH, 16)
     make: dict[str, tuple[Callable[[], nn.Module], tuple[object, ...]]] = {
         "lstm": (lambda: nn.LSTM(8, 16, 2), (x,)),
-        "lstm_states": (lambda: nn.LSTM(8, 16, 2), (x, (state, torch.randn(2, 3, 16)))),
+        "lstm_states": (lambda: nn.LSTM(8, 16, 2), (x, (state, torch.randn(2, BATCH, 16)))),
         "gru": (lambda: nn.GRU(8, 16, 2), (x,)),
         "rnn": (lambda: nn.RNN(8, 16, 2), (x,)),
-        "lstm_batch_first": (lambda: nn.LSTM(8, 16, 2, batch_first=True), (torch.randn(3, 6, 8),)),
+        "lstm_batch_first": (lambda: nn.LSTM(8, 16, 2, batch_first=True), (torch.randn(BATCH, STEPS, 8),)),
         "lstm_bidirectional": (lambda: nn.LSTM(8, 16, 2, bidirectional=True), (x,)),
         "custom_time_outer": (TimeOuterLstm, (x,)),
-        "custom_layer_outer": (LayerOuterLstm, (x, state, torch.randn(2, 3, 16))),
-        "concat_cell": (ConcatCell, (torch.randn(6, 3, 16),)),
-        "reset_gru": (ResetGru, (x, torch.randn(3, 16))),
+        "custom_layer_outer": (LayerOuterLstm, (x, state, torch.randn(2, BATCH, 16))),
+        "concat_cell": (ConcatCell, (torch.randn(STEPS, BATCH, 16),)),
+        "reset_gru": (ResetGru, (x, torch.randn(BATCH, 16))),
         "two_back": (TwoBack, (x,)),
-        "tagger": (Tagger, (torch.randint(0, 20, (3, 6)),)),
-        "decoder": (GreedyDecoder, (torch.randn(3, 16),)),
+        "tagger": (Tagger, (torch.randint(0, 20, (BATCH, STEPS)),)),
+        "decoder": (GreedyDecoder, (torch.randn(BATCH, 16),)),
     }
     return {name: (build().eval(), inputs) for name, (build, inputs) in make.items()}

@@ -8,7 +8,7 @@ symbol.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, islice
 
@@ -99,7 +99,7 @@ def declared(program: Program, dynamic_shapes: object) -> InputShapes:
         extents.append(tuple(row))
     symbols = tuple(Symbol(name, max(least, OTHER_BASE)) for name, least in names.items())
     shapes = InputShapes(symbols, tuple(extents))
-    return _with_bases(shapes, lambda s: attempt(program, s))
+    return _with_bases(shapes, program)
 
 
 def inferred(program: Program) -> InputShapes:
@@ -122,27 +122,38 @@ def attempt(program: Program, shapes: Sequence[Sequence[int]], limit: int | None
         log.setLevel(level)
 
 
-def _with_bases(shapes: InputShapes, attempt: Callable[[list[tuple[int, ...]]], Run | None]) -> InputShapes:
+def _with_bases(shapes: InputShapes, program: Program) -> InputShapes:
     """Raise the symbols' bases until the program runs; the time-like ones get a longer one."""
     base = [s.base for s in shapes.symbols]
     for _ in range(8):
-        if (first := attempt(shapes.at(base))) is not None:
+        if (first := attempt(program, shapes.at(base))) is not None:
             break
         base = [2 * b for b in base]
     else:
-        raise CompileError(f"the model does not run at any small size of {', '.join(s.name for s in shapes.symbols)}")
+        names = ", ".join(s.name for s in shapes.symbols)
+        raise CompileError(f"the model does not run at any small size of {names}{_reason(program, shapes.at(base))}")
     symbols = []
     for k, symbol in enumerate(shapes.symbols):
-        longer = attempt(shapes.at([b + (i == k) for i, b in enumerate(base)]))
+        larger = shapes.at([b + (i == k) for i, b in enumerate(base)])
+        longer = attempt(program, larger)
         if longer is None:
             raise CompileError(
                 f"the model runs at {symbol.name} = {base[k]} but not at {base[k] + 1}: declare the dimension as a "
-                "multiple, such as 2 * torch.export.Dim(...)"
+                f"multiple, such as 2 * torch.export.Dim(...){_reason(program, larger)}"
             )
         timelike = len(longer.operations) != len(first.operations)
         longest = max(base[k], TIME_BASE) if timelike else base[k]
         symbols.append(replace(symbol, base=longest, timelike=timelike))
     return replace(shapes, symbols=tuple(symbols))
+
+
+def _reason(program: Program, shapes: Sequence[Sequence[int]]) -> str:
+    """What the program says to these shapes, in brackets."""
+    try:
+        program.rehearse(shapes)
+    except Exception as e:  # noqa: BLE001 (whatever the program raises)
+        return f" ({str(e).strip().splitlines()[0]})" if str(e).strip() else ""
+    return ""
 
 
 class _Search:

@@ -29,14 +29,14 @@ def import_model(
 ) -> Imported:
     """Import what is in memory, with one example call; CompileError for what cannot be compiled.
 
-    An exported program keeps the sizes static that it was exported with, unless `dynamic_shapes` says otherwise.
+    An exported program keeps the sizes static that were so when it was exported.
     """
     from parc.importers.torch_import import import_torch  # only now: model files do without it
 
     if isinstance(model, torch.export.ExportedProgram):
         if not args and not kwargs:
             args, kwargs = model.example_inputs or ((), {})
-        model = model.module(check_guards=dynamic_shapes is None)
+        model = model.module()
     if not callable(model):
         raise CompileError(
             f"{type(model).__name__} is no kind of model: give an nn.Module, a function, an ExportedProgram or a path"

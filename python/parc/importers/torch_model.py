@@ -273,6 +273,8 @@ def _check_leaf(name: str, leaf: object) -> None:
         raise CompileError(f"input '{name}' is a PackedSequence, which is not supported: pass the padded tensor")
     if isinstance(leaf, np.ndarray):
         raise CompileError(f"input '{name}' is a numpy array: pass a torch tensor (torch.from_numpy)")
+    if isinstance(leaf, Tensor) and leaf.is_complex():
+        raise CompileError(f"input '{name}' has complex elements, which are not supported: see torch.view_as_real")
     if isinstance(leaf, Tensor) and (leaf.device.type not in ("cpu", "meta") or leaf.layout is not torch.strided):
         raise CompileError(
             f"input '{name}' is a {leaf.layout} tensor on {leaf.device}; dense CPU tensors are supported"

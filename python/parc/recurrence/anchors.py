@@ -105,8 +105,12 @@ def is_step(sequence: Source, sizes: tuple[int, ...], growth: Growth | None) -> 
     return bool(cut if growth is None else cut & growth.dims.get(sequence.root, set()))
 
 
-def find_anchors(trace: Trace, growth: Growth | None) -> Anchors:
-    """For every anchored node, what anchors it: parameters where it uses any, else slices of sequences."""
+def find_anchors(trace: Trace, growth: Growth | None, strict: bool = False) -> Anchors:
+    """For every anchored node, what anchors it: parameters where it uses any, else slices of sequences.
+
+    With `strict`, a parameter whose number of uses does not change with the sizes is an initial state, and no anchor;
+    otherwise it may be the weight of a loop of fixed length.
+    """
     derived = parameter_derived(trace)
     candidates: dict[Node, list[tuple[bool, tuple[int, Root]]]] = {}
     uses: Counter[Hashable] = Counter()
@@ -129,11 +133,12 @@ def find_anchors(trace: Trace, growth: Growth | None) -> Anchors:
         valid = [t for t in candidates.get(node, ()) if uses[(node.key, t[1])] >= MIN_STEPS]
         chosen = [t for is_parameter, t in valid if is_parameter]
         if growth is not None:
-            # An initial state may be a parameter too; a weight is used in every step.
-            chosen = [t for t in chosen if (node.kind, *t) in growth.uses] or chosen
+            growing = [t for t in chosen if (node.kind, *t) in growth.uses]
+            chosen = growing if growing or strict else chosen
         if not chosen:
             # A slice of something that is itself computed in a step is a part of it, not a step of a sequence.
-            chosen = [t for _, t in valid if _sequence_of(node, t).node not in varying]
+            slices = [t for is_parameter, t in valid if not is_parameter]
+            chosen = [t for t in slices if _sequence_of(node, t).node not in varying]
         if chosen:
             anchors[node] = tuple(chosen)
         if chosen or any(s.node in varying for s in node.inputs):

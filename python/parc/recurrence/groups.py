@@ -37,16 +37,17 @@ def find_groups(found: Recurrences) -> list[Group]:
         members[component[r]].append(r)
     recurrent = {c for c, rs in members.items() if len(rs) > 1 or any(u == rs[0] for u, _ in users[rs[0]])}
 
-    home: dict[int, tuple[int, int]] = {}  # repetition -> (component it joins, subgroup of equal extents)
+    home: dict[int, tuple[int, int, int]] = {}  # repetition -> (component it joins, its extents, its stage)
+    stages = {r: s for c in recurrent for r, s in _stages(found, members[c]).items()}
     for r in sorted(range(count), key=lambda r: (component[r], r), reverse=True):
         c = component[r]
         if c in recurrent:
-            home[r] = (c, _extent_class(found, members[c], r))
+            home[r] = (c, _extent_class(found, members[c], r), stages[r])
             continue
         wanted = {home[u] for u, read in users[r] if u in home}
         same_step = all(read.at.is_identity and not read.given and _same_extent(found, r, u) for u, read in users[r])
-        home[r] = wanted.pop() if same_step and len(wanted) == 1 and users[r] else (c, 0)
-    parts: dict[tuple[int, int], list[int]] = defaultdict(list)
+        home[r] = wanted.pop() if same_step and len(wanted) == 1 and users[r] else (c, 0, 0)
+    parts: dict[tuple[int, int, int], list[int]] = defaultdict(list)
     for r in range(count):
         parts[home[r]].append(r)
     groups = [Group(rs, key[0] in recurrent) for key, rs in parts.items()]
@@ -61,6 +62,22 @@ def _same_extent(found: Recurrences, a: int, b: int) -> bool:
 def _extent_class(found: Recurrences, members: list[int], r: int) -> int:
     """Members of one cycle that run in other steps are an equation of their own."""
     return next(m for m in members if _same_extent(found, m, r))
+
+
+def _stages(found: Recurrences, members: list[int]) -> dict[int, int]:
+    """How often a value has passed to operations of other extents within its step: an equation for each time."""
+    stages: dict[int, int] = {}
+
+    def stage(r: int) -> int:
+        if r not in stages:
+            stages[r] = 0  # Reads of the same step have no cycles.
+            inputs = [read.repetition for read in found.reads[r] if isinstance(read, FromStep) and read.at.is_identity]
+            stages[r] = max((stage(i) + (not _same_extent(found, i, r)) for i in inputs if i in members), default=0)
+        return stages[r]
+
+    for r in members:
+        stage(r)
+    return stages
 
 
 def _components(count: int, users: dict[int, list[tuple[int, FromStep]]]) -> list[int]:

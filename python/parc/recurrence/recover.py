@@ -24,8 +24,11 @@ def recover(funcs: Sequence[ir.Operation], sizes: Sequence[tuple[int, ...]]) -> 
     variants = [(traces, anchors)]
     separate = [unshare(*args) for args in zip(traces, anchors, growth, strict=True)]
     if any(a is not b for a, b in zip(separate, traces, strict=True)):
-        separate_anchors = [find_anchors(*args) for args in zip(separate, find_growth(separate), strict=True)]
-        variants.insert(0, (separate, separate_anchors))
+        growth = find_growth(separate)
+        variants.insert(0, (separate, [find_anchors(*args) for args in zip(separate, growth, strict=True)]))
+    strictly = [find_anchors(*args, strict=True) for args in zip(separate, growth, strict=True)]
+    if strictly != variants[0][1]:
+        variants.append((separate, strictly))
     first: CompileError | None = None
     for variant, own in variants:
         for guess in guesses(variant, own):
