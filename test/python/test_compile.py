@@ -126,7 +126,10 @@ def test_integers_and_booleans() -> None:
     def program(i: Tensor, small: Tensor, flag: Tensor) -> tuple[Tensor, ...]:
         return i * 3 + 1, i // 2, small + small, small.float(), flag & (i > 0), torch.where(flag, i, -i).sum(0)
 
-    inputs = torch.randint(-5, 5, (STEPS, BATCH)), torch.arange(200, 218, dtype=torch.uint8).view(STEPS, BATCH)
+    inputs = (
+        torch.randint(-5, 5, (STEPS, BATCH)),
+        torch.arange(256 - STEPS * BATCH, 256, dtype=torch.uint8).view(STEPS, BATCH),
+    )
     flags = R(STEPS, BATCH) > 0
     compiled = parc.compile(program, (*inputs, flags))
     result, expected = compiled(*inputs, flags), program(*inputs, flags)
