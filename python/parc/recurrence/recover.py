@@ -96,7 +96,9 @@ def _fit_extent(found: Recurrences, r: int) -> None:
         missing = set(range(i.first, i.first + i.count)) - set(i.nodes)
         if missing:
             raise CompileError(
-                f"'{sample.name}' is skipped in step {min(missing)}: the loop is not regular", sample.op.location
+                f"'{sample.name}' is skipped in step {min(missing)}: the loop is not regular. "
+                "Every step must do the same; choose between values with torch.where",
+                sample.op.location,
             )
     found.first.append(first.constant)
     found.count.append(count)
