@@ -13,8 +13,7 @@
 with loops unrolled.  A module without `parc.symbols`, or with traces already, stays as it is.
 """
 
-import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch_mlir import ir
@@ -24,18 +23,12 @@ from parc.codegen.irtools import find_function, run_pipeline
 from parc.errors import CompileError
 from parc.passbase import Pass
 from parc.passes.unroll_loops import UnrollLoops
+from parc.poly.affine import evaluate
 from parc.recurrence.sizes import TIME_BASE, trace_sizes
 
 _RESOLVE = "resolve-ranked-shaped-type-result-dims,canonicalize,cse"
 #: Sizes become constants from the arguments on, a little further with every round.
 _MAX_ROUNDS = 16
-_OPERATIONS: Mapping[type, Callable[[int, int], int]] = {
-    ir.AffineAddExpr: operator.add,
-    ir.AffineMulExpr: operator.mul,
-    ir.AffineModExpr: operator.mod,
-    ir.AffineFloorDivExpr: operator.floordiv,
-    ir.AffineCeilDivExpr: lambda a, b: -(-a // b),
-}
 
 
 @dataclass
@@ -96,7 +89,7 @@ def _instantiate(main: func.FuncOp, name: str, sizes: Mapping[str, int]) -> func
         if shape is None:
             raise CompileError(f"argument {argument.arg_number} has dynamic sizes but no parc.shape", main.location)
         extents = ir.AffineMapAttr(shape).value.results
-        _make_static(argument, [_evaluate(e, list(sizes.values())) for e in extents], main.location)
+        _make_static(argument, [evaluate(e, list(sizes.values())) for e in extents], main.location)
     function.arg_attrs = ir.ArrayAttr.get(attributes)
     _set_type(function, function.type.results)
     return function
@@ -115,17 +108,6 @@ def _make_static(argument: ir.BlockArgument, shape: Sequence[int], location: ir.
             cast = tensor.CastOp(old, argument)
     for owner, position in users:
         owner.operands[position] = cast.result
-
-
-def _evaluate(expr: ir.AffineExpr, sizes: Sequence[int]) -> int:
-    """The value of an expression in the symbols."""
-    expr = expr.maybe_downcast()
-    if isinstance(expr, ir.AffineConstantExpr):
-        return int(expr.value)
-    if isinstance(expr, ir.AffineSymbolExpr):
-        return sizes[expr.position]
-    left, right = _evaluate(expr.lhs, sizes), _evaluate(expr.rhs, sizes)
-    return _OPERATIONS[type(expr)](left, right)
 
 
 def _tighten_results(function: func.FuncOp) -> bool:

@@ -1,6 +1,7 @@
 """Exact conversion between MLIR's affine maps and sets and isl's."""
 
 import re
+from collections.abc import Sequence
 
 import islpy as isl
 from torch_mlir import ir
@@ -24,6 +25,23 @@ def dimension_names(count: int, symbols: tuple[str, ...]) -> tuple[str, ...]:
     """Names for the dimensions of a domain (MLIR keeps none): `t`, or `t0, t1, ...`."""
     names = ("t",) if count == 1 else tuple(f"t{i}" for i in range(count))
     return tuple(name + "_" if name in symbols else name for name in names)
+
+
+def evaluate(expr: ir.AffineExpr, symbols: Sequence[int]) -> int:
+    """The value of an expression in the symbols alone, for these values of theirs."""
+    expr = expr.maybe_downcast()
+    if isinstance(expr, ir.AffineConstantExpr):
+        return int(expr.value)
+    if isinstance(expr, ir.AffineSymbolExpr):
+        return symbols[expr.position]
+    left, right = evaluate(expr.lhs, symbols), evaluate(expr.rhs, symbols)
+    if isinstance(expr, ir.AffineAddExpr):
+        return left + right
+    if isinstance(expr, ir.AffineMulExpr):
+        return left * right
+    if isinstance(expr, ir.AffineModExpr):
+        return left % right
+    return left // right if isinstance(expr, ir.AffineFloorDivExpr) else -(-left // right)
 
 
 def to_aff(expr: ir.AffineExpr, space: isl.Space, location: ir.Location | None = None) -> isl.Aff:

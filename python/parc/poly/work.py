@@ -9,7 +9,7 @@ import islpy as isl
 from torch_mlir import ir
 from torch_mlir.dialects import linalg
 
-from parc.poly.affine import instance_space, to_aff
+from parc.poly.affine import evaluate, instance_space, to_aff
 from parc.poly.count import Count, points_at, weighted_instances
 from parc.poly.model import Equation, System
 from parc.poly.rows import Cells
@@ -64,7 +64,7 @@ def _measure(system: System, equation: Equation, is_cell: bool, sizes: Mapping[s
     tile = _tile(system, equation)
 
     def number(extents: Sequence[ir.AffineExpr]) -> int:
-        return prod(_evaluate(e, values) for e in extents)
+        return prod(evaluate(e, values) for e in extents)
 
     def bytes_of(value: ir.Value) -> int:
         return number(_shape(value, tile)) * _element_bytes(value)
@@ -146,19 +146,3 @@ def _shape(value: ir.Value, tile: Sequence[ir.AffineExpr]) -> list[ir.AffineExpr
 def _element_bytes(value: ir.Value) -> int:
     element = value.type.element_type if isinstance(value.type, ir.RankedTensorType) else value.type
     return max(1, element.width // 8) if isinstance(element, ir.FloatType | ir.IntegerType) else 8
-
-
-def _evaluate(expr: ir.AffineExpr, symbols: Sequence[int]) -> int:
-    expr = expr.maybe_downcast()
-    if isinstance(expr, ir.AffineConstantExpr):
-        return int(expr.value)
-    if isinstance(expr, ir.AffineSymbolExpr):
-        return symbols[expr.position]
-    left, right = _evaluate(expr.lhs, symbols), _evaluate(expr.rhs, symbols)
-    if isinstance(expr, ir.AffineAddExpr):
-        return left + right
-    if isinstance(expr, ir.AffineMulExpr):
-        return left * right
-    if isinstance(expr, ir.AffineModExpr):
-        return left % right
-    return left // right if isinstance(expr, ir.AffineFloorDivExpr) else -(-left // right)
