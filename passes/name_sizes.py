@@ -11,7 +11,7 @@ from parc.codegen.irtools import (
     run_pipeline,
     symbol_arguments,
 )
-from parc.codegen.sizes import affine_of, name_argument_sizes
+from parc.codegen.sizes import affine_of, name_argument_sizes, name_array_sizes
 from parc.errors import CompileError
 from parc.passbase import Pass
 
@@ -44,6 +44,7 @@ class NameSizes(Pass):
             unnamed = _return_sizes(main)
             run_pipeline(module, "resolve-shaped-type-result-dims", self.name)
             name_argument_sizes(main)
+            name_array_sizes(main)
             run_pipeline(module, "canonicalize,cse", self.name)
             _name_results(main, unnamed)
 

@@ -36,6 +36,24 @@ def name_argument_sizes(function: func.FuncOp) -> None:
         op.operation.erase()
 
 
+def name_array_sizes(function: func.FuncOp) -> None:
+    """`tensor.dim` of a `parc.array` -> an affine function of its system's symbols."""
+    for op in walk(function, "tensor.dim"):
+        source, position = op.operation.operands
+        owner, dimension = defining_op(source), constant_int(position)
+        if owner is None or owner.operation.name != "parc.array" or dimension is None:
+            continue
+        system = owner.operation.operands[0].owner.operation
+        unknowns = walk(system, "parc.unknown")
+        unknown = next(u for u in unknowns if u.attributes["name"] == owner.attributes["name"])
+        shape = ir.AffineMapAttr(unknown.attributes["shape"]).value
+        with ir.InsertionPoint(op), op.location:
+            map_ = ir.AffineMap.get(0, shape.n_symbols, [shape.results[dimension]])
+            size = affine.AffineApplyOp(map_, list(system.operands)).result
+        op.operation.results[0].replace_all_uses_with(size)
+        op.operation.erase()
+
+
 def sizes_of(value: ir.Value) -> list[Size] | None:
     """The extents of a tensor, where its operation names them or writes into a tensor whose extents are known."""
     type_ = value.type
