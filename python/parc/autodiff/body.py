@@ -83,6 +83,17 @@ class OpenBody:
         self.operands.append(Operand(value, map_))
         return self.block.add_argument(value.type.element_type, self.op.location)
 
+    def take_results(self, ops: Sequence[ir.Operation]) -> None:
+        """Let these operations take the body's values from the forward results, where they are computed once."""
+        for result, value in enumerate(self.yielded):
+            users = [op for op in ops if value in list(op.operands)]
+            if users and not isinstance(value.owner, ir.Block) and not self.reduces(result):
+                known = self.see(self.op.results[result], self.result_map(result))
+                for op in users:
+                    for i, operand in enumerate(op.operands):
+                        if operand == value:
+                            op.operands[i] = known
+
     def adding(self) -> ir.InsertionPoint:
         """Where operations are added to the body."""
         return ir.InsertionPoint(self.end)

@@ -128,10 +128,12 @@ def _of_argument(value: ir.Value) -> list[Size] | None:
     if function.operation.name != "func.func" or "arg_attrs" not in function.operation.attributes:
         return None
     attributes = list(function.operation.attributes["arg_attrs"])
-    own = attributes[ir.BlockArgument(value).arg_number]
+    # A function that is being built may have new arguments behind those with attributes.
+    number = ir.BlockArgument(value).arg_number
+    own = attributes[number] if number < len(attributes) else {}
     if "parc.shape" not in own:
         return None
-    symbols = [a for a, named in zip(block.arguments, attributes, strict=True) if argument_kind(named) == "symbol"]
+    symbols = [a for a, named in zip(block.arguments, attributes, strict=False) if argument_kind(named) == "symbol"]
     return _apply(own["parc.shape"].value, symbols)
 
 

@@ -162,6 +162,7 @@ def sum_stack(stacked: Stack, box: Box, kept: Sequence[int], symbols: Sequence[i
 
 def size_value(expr: ir.AffineExpr, symbols: Sequence[ir.Value]) -> Size:
     """An affine expression of the symbols as a number or an index value."""
+    expr = expr.maybe_downcast()
     if isinstance(expr, ir.AffineConstantExpr):
         return int(expr.value)
     if isinstance(expr, ir.AffineSymbolExpr):

@@ -44,8 +44,10 @@ def differentiate(
             for seed in _seeds(body, result, cotangent, active)
         ]
         inside = _active_inside(body.block, op, active)
+        forward = body.ops
         with body.adding():
-            found = scalar.pull_back(body.ops, seeds, inside)
+            found = scalar.pull_back(forward, seeds, inside)
+        body.take_results(body.ops[len(forward) :])
         _check_sums(body, cotangents, found)
         yield from _contributions(body, found, active)
 
