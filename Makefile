@@ -34,6 +34,7 @@ format: build ## Rewrite the sources in the project's style
 
 bench: build ## Time parc beside its peers
 	$(BIN)/python benchmarks/rnn_cpu.py
+	$(BIN)/python benchmarks/training.py
 
 build: $(VENV)/parc.stamp ## Make the environment in .venv and build the native runtime
 

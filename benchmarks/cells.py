@@ -55,6 +55,34 @@ class PeepholeLoop(LstmLoop):
         return torch.sigmoid(o + peep_o * c) * torch.tanh(c), c
 
 
+class GruLoop(nn.Module):
+    """A stacked GRU written by hand, with the equations of nn.GRU; input and output `[T, B, H]`."""
+
+    def __init__(self, layers: int, hidden: int) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.input_weights = _weights(layers, hidden, 3 * hidden)
+        self.state_weights = _weights(layers, hidden, 3 * hidden)
+        self.input_biases, self.state_biases = (
+            nn.ParameterList([nn.Parameter(torch.zeros(3 * hidden)) for _ in range(layers)]) for _ in range(2)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run all layers at a step before the next step."""
+        steps, batch, _ = x.shape
+        h = [x.new_zeros(batch, self.hidden) for _ in self.input_biases]
+        outputs = []
+        for t in range(steps):
+            y = x[t]
+            for k in range(len(h)):
+                r_in, z_in, n_in = (y @ self.input_weights[k] + self.input_biases[k]).chunk(3, dim=1)
+                r, z, n = (h[k] @ self.state_weights[k] + self.state_biases[k]).chunk(3, dim=1)
+                z = torch.sigmoid(z_in + z)
+                h[k] = y = (1 - z) * torch.tanh(n_in + torch.sigmoid(r_in + r) * n) + z * h[k]
+            outputs.append(y)
+        return torch.stack(outputs)
+
+
 class Shape(NamedTuple):
     """Layers, steps, batch and hidden units of a stack; as many input features as hidden units."""
 
@@ -83,6 +111,17 @@ def library_models(shape: Shape) -> Sequence[nn.Module]:
 def custom_models(shape: Shape) -> Sequence[nn.Module]:
     """The stacks that are loops in Python."""
     return [LstmLoop(shape.layers, shape.hidden), PeepholeLoop(shape.layers, shape.hidden)]
+
+
+def trained_models(shape: Shape) -> Sequence[nn.Module]:
+    """The stacks whose training is timed: one with kernels in PyTorch, and loops in Python."""
+    shapes = shape.layers, shape.hidden
+    return [
+        nn.LSTM(shape.hidden, shape.hidden, shape.layers),
+        LstmLoop(*shapes),
+        PeepholeLoop(*shapes),
+        GruLoop(*shapes),
+    ]
 
 
 def _weights(layers: int, rows: int, columns: int) -> nn.ParameterList:

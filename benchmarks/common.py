@@ -1,12 +1,15 @@
 """What the benchmarks share: the machine's description, timing in turns, the comparison of results, tables."""
 
+import argparse
 import json
 import os
 import platform
+import signal
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,6 +29,10 @@ _SETTLE_SECONDS = 0.015
 
 class ResultsDiffer(Exception):
     """A program did not compute what eager PyTorch does."""
+
+
+class TimeLimitError(BaseException):
+    """A time limit ran out; no `Exception`, which compilers catch to fall back on something else."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,12 @@ class Timing:
         """How many times faster than the reference the program was in each round."""
         return [r / p for r, p in zip(self.seconds[reference], self.seconds[program], strict=True)]
 
+    def speedup(self, program: str, reference: str) -> tuple[float, float, float]:
+        """The first quartile, the median and the third quartile of these ratios."""
+        ratios = self.ratios(program, reference)
+        low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+        return low, statistics.median(ratios), high
+
 
 def time_in_turns(programs: Mapping[str, Callable[[], object]], *, rounds: int, calls_seconds: float = 0.02) -> Timing:
     """Time the programs in turns, so that a change in the machine's speed hits all of them.
@@ -95,6 +108,22 @@ def time_in_turns(programs: Mapping[str, Callable[[], object]], *, rounds: int, 
             time.sleep(_SETTLE_SECONDS)
             seconds[name].append(_seconds(programs[name], calls[name]))
     return Timing(seconds)
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise `TimeLimitError` in the block when it runs longer."""
+
+    def stop(_number: int, _frame: object) -> None:
+        raise TimeLimitError
+
+    previous = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
 
 
 def check_equal(what: str, actual: object, expected: object) -> float:
@@ -150,6 +179,28 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
     """The same table for a Markdown page."""
     rule = ["---"] + ["---:"] * (len(columns) - 1)
     return "\n".join("| " + " | ".join(row) + " |" for row in [columns, rule, *rows])
+
+
+def report(
+    machine: Machine,
+    columns: Sequence[str],
+    cells: Sequence[Sequence[str]],
+    rows: Sequence[Mapping[str, object]],
+    notes: Sequence[str],
+    options: argparse.Namespace,
+) -> None:
+    """Print the table of `cells`, without columns that are empty in every row; write what `options` names.
+
+    options: `markdown` and `json`, each a path, `-` for stdout in place of the table, or None.
+    """
+    kept = [i for i in range(len(columns)) if any(row[i] for row in cells)]
+    columns, cells = [columns[i] for i in kept], [[row[i] for i in kept] for row in cells]
+    if "-" not in (options.json, options.markdown):
+        print("\n".join([str(machine), *notes, "", table(columns, cells)]))
+    if options.markdown:
+        write_text(options.markdown, "\n\n".join([str(machine), *notes, markdown_table(columns, cells)]))
+    if options.json:
+        write_results(options.json, machine, {"notes": notes, "rows": rows})
 
 
 def write_results(path: str, machine: Machine, results: Mapping[str, object]) -> None:

@@ -9,12 +9,9 @@ of these ratios, and the ratio of the shortest times, which says more on a machi
 """
 
 import argparse
-import signal
-import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -23,15 +20,14 @@ from cells import Shape, custom_models, library_models
 from common import (
     Machine,
     ResultsDiffer,
+    TimeLimitError,
     busy_warning,
     check_equal,
     compile_parc,
-    markdown_table,
     progress,
-    table,
+    report,
     time_in_turns,
-    write_results,
-    write_text,
+    time_limit,
 )
 from torch import Tensor, nn
 
@@ -95,10 +91,6 @@ class Row:
         ]
 
 
-class TimeLimitError(BaseException):
-    """A time limit ran out; no `Exception`, which compilers catch to fall back on something else."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; 1 when a result differs from eager's."""
     options = _parser().parse_args(arguments)
@@ -115,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             except ResultsDiffer as error:
                 print(f"rnn_cpu.py: {error}", file=sys.stderr)
                 return 1
-    _report(machine, rows, notes, options)
+    report(machine, COLUMNS, [row.cells() for row in rows], [asdict(row) for row in rows], notes, options)
     return 0
 
 
@@ -146,16 +138,15 @@ def _row(
     timing = time_in_turns(
         {p: partial(f, x) for p, f in programs.items()}, rounds=2 if options.quick else options.rounds
     )
-    ratios = timing.ratios("parc", "eager")
-    quartiles = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else [ratios[0]] * 3
+    low, speedup, high = timing.speedup("parc", "eager")
     return Row(
         shape=shape,
         model=name,
         eager_ms=1e3 * timing.median("eager"),
         torch_compile_ms=None if torch_compiled is None else 1e3 * timing.median("torch.compile"),
         parc_ms=1e3 * timing.median("parc"),
-        speedup=statistics.median(ratios),
-        quartiles=(quartiles[0], quartiles[2]),
+        speedup=speedup,
+        quartiles=(low, high),
         speedup_of_best=timing.best("eager") / timing.best("parc"),
         goal=GOALS.get(name) if shape in SHAPES else None,
         error=errors["parc"],
@@ -175,39 +166,6 @@ def _torch_compile_row(shape: Shape, model: nn.Module, name: str, x: Tensor, opt
         return []
     progress(f"torch.compile of {name} at {short}: {time.perf_counter() - start:.1f} s")
     return [_row(short, model, name, x, compiled, options)]
-
-
-@contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """Raise `TimeLimitError` in the block when it runs longer."""
-
-    def stop(_number: int, _frame: object) -> None:
-        raise TimeLimitError
-
-    previous = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
-
-
-def _report(machine: Machine, rows: Sequence[Row], notes: Sequence[str], options: argparse.Namespace) -> None:
-    columns, cells = _used(COLUMNS, [row.cells() for row in rows])
-    if "-" not in (options.json, options.markdown):
-        print("\n".join([str(machine), *notes, "", table(columns, cells)]))
-    if options.markdown:
-        write_text(options.markdown, "\n\n".join([str(machine), *notes, markdown_table(columns, cells)]))
-    if options.json:
-        results: Mapping[str, object] = {"notes": notes, "rows": [asdict(row) for row in rows]}
-        write_results(options.json, machine, results)
-
-
-def _used(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
-    """Without the columns that are empty in every row."""
-    kept = [i for i in range(len(columns)) if any(row[i] for row in rows)]
-    return [columns[i] for i in kept], [[row[i] for i in kept] for row in rows]
 
 
 def _parser() -> argparse.ArgumentParser:

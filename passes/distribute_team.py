@@ -7,7 +7,7 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, func, memref, scf
 
 from parc.codegen.irtools import arguments_of_kind, constant_int, defining_op, entry_functions, walk
-from parc.codegen.loops import index, share
+from parc.codegen.loops import delinearize, index, share
 from parc.passbase import Pass
 
 BARRIER = "parc_team_barrier"
@@ -177,7 +177,7 @@ class _Distributor:
                 total = arith.muli(total, count)
             loop = scf.ForOp(*share(total, self._tid, self._nthreads), index(1))
             with ir.InsertionPoint(loop.body):
-                positions = _delinearize(loop.induction_variable, counts[:end])
+                positions = delinearize(loop.induction_variable, counts[:end])
                 ivs = [_at(lower, step, i) for (lower, _, step), i in zip(bounds, positions, strict=False)]
                 nest(bounds[end:])
                 scf.YieldOp([])
@@ -195,20 +195,6 @@ def _shared_dimensions(counts: list[ir.Value]) -> int:
     """How many leading dimensions are split over the threads: all but the innermost, unless only that one is left."""
     outer = counts[:-1]
     return len(counts) if all(constant_int(c) == 1 for c in outer) else len(outer)
-
-
-def _delinearize(position: ir.Value, counts: list[ir.Value]) -> list[ir.Value]:
-    """The loop counters, outermost first, at a position of the nest of loops with these counts."""
-    counters: list[ir.Value] = []
-    for i, count in reversed(list(enumerate(counts))):
-        if constant_int(count) == 1:
-            counters.append(index(0))
-        elif all(constant_int(c) == 1 for c in counts[:i]):
-            counters.append(position)
-        else:
-            counters.append(arith.remui(position, count))
-            position = arith.divui(position, count)
-    return counters[::-1]
 
 
 def _at(lower: ir.Value, step: ir.Value, counter: ir.Value) -> ir.Value:

@@ -4,13 +4,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import islpy as isl
 from torch_mlir import ir
 from torch_mlir.dialects import arith, bufferization, func, memref, scf
 
 from parc.codegen.analysis import analyse_cell
-from parc.codegen.arrays import Array, indices, slope
-from parc.codegen.cell import Cell, KernelOperand
+from parc.codegen.arrays import Array, indices, modulus
+from parc.codegen.cell import Cell
 from parc.codegen.general import GeneralEquation
 from parc.codegen.irtools import defining_op, find_function, is_inside, walk
 from parc.codegen.kernel import Kernel, VectorTarget, emit_kernel
@@ -21,6 +20,9 @@ from parc.errors import CompileError
 from parc.passbase import Pass
 from parc.poly.legality import verify
 from parc.poly.model import Equation, System, build
+from parc.poly.runs import memory_dimension, run_dimension, strided_dimension
+
+_DYNAMIC = ir.ShapedType.get_dynamic_size()
 
 
 @dataclass
@@ -65,12 +67,13 @@ class _Kernels:
         self._kernels: dict[tuple[object, ...], Kernel] = {}
         self._copies: set[str] = set()
 
-    def of(self, cell: Cell, name: str) -> Kernel:
-        if cell.key not in self._kernels:
+    def of(self, cell: Cell, name: str, is_strided: bool) -> Kernel:
+        key = (is_strided, *cell.key)
+        if key not in self._kernels:
             taken = {kernel.name for kernel in self._kernels.values()}
             unique = name if name not in taken else f"{name}_{len(taken)}"
-            self._kernels[cell.key] = emit_kernel(self._module, cell, f"{unique}_kernel", self._target)
-        return self._kernels[cell.key]
+            self._kernels[key] = emit_kernel(self._module, cell, f"{unique}_kernel", self._target, is_strided)
+        return self._kernels[key]
 
     def copy(self, element: ir.Type) -> str:
         """The function `(%source, %from, %target, %to, %count)` that copies elements of flat buffers."""
@@ -104,13 +107,16 @@ def _lower(op: ir.OpView, kernels: _Kernels) -> None:
     system = build(op)
     verify(system)
     with ir.InsertionPoint(op):
-        buffers = _SystemLowering(system, kernels).emit()
+        arrays = _SystemLowering(system, kernels).emit()
         for use in list(op.operation.results[0].uses):
-            array = use.owner.operation
-            buffer = buffers[ir.StringAttr(array.attributes["name"]).value]
-            tensor = bufferization.to_tensor(array.results[0].type, buffer, restrict=True, writable=True)
-            array.results[0].replace_all_uses_with(tensor)
-            array.erase()
+            taker = use.owner.operation
+            array = arrays[ir.StringAttr(taker.attributes["name"]).value]
+            buffer = array.buffer
+            if "at" in taker.attributes:
+                buffer = array.tile(ir.AffineMapAttr(taker.attributes["at"]).value, [], list(op.operands))
+            tensor = bufferization.to_tensor(taker.results[0].type, buffer, restrict=True, writable=True)
+            taker.results[0].replace_all_uses_with(tensor)
+            taker.erase()
     op.operation.erase()
 
 
@@ -129,6 +135,8 @@ class _Argument:
 
     array: Array
     access: ir.AffineMap | None
+    stride: ir.Value | None = None
+    """Of a strided kernel: the distance from the tile of one point to that of the next one in its run."""
     matrices: Sequence[int] = ()
     matrix_size: int = 0
 
@@ -150,7 +158,10 @@ class _CellEquation:
     arguments: tuple[_Argument, ...]
     rows: ir.Value  # of one point
     units: int
+    innermost: int | None
+    """The dimension along which its tiles are neighbours in memory, or at the distances that a strided kernel takes."""
     run_dimension: int | None
+    """The same where points of equal time may be one call."""
 
 
 class _BoundaryCopy(Emitter):
@@ -202,15 +213,14 @@ class _SystemLowering(Emitter):
             if cell is None:
                 self._general[equation.name] = GeneralEquation(equation.op, self._symbols, self._array)
             else:
-                kernel = kernels.of(cell, equation.name)
-                self._cells[equation.name] = self._cell_equation(equation, cell, kernel, packed)
+                self._cells[equation.name] = self._cell_equation(equation, cell, packed)
 
-    def emit(self) -> dict[str, ir.Value]:
-        """Emit everything; returns the buffers of the unknown arrays by name."""
+    def emit(self) -> dict[str, Array]:
+        """Emit everything; returns the unknown arrays by name."""
         boundaries = [
             (self._array(b.op.operands[0]), self._array(b.op.operands[1]), b) for b in self._system.boundaries
         ]
-        innermost = {name: cell.run_dimension for name, cell in self._cells.items()}
+        innermost = {name: cell.innermost for name, cell in self._cells.items()}
         loops = schedule_ast(self._system, innermost)
         team = TeamOp()
         index_type = ir.IndexType.get()
@@ -226,19 +236,14 @@ class _SystemLowering(Emitter):
             if boundaries:
                 BarrierOp()
             emit(loops, self._names, self)
-        unknowns = self._system.unknowns
-        return {u.name: self._array(u.op.results[0]).buffer for u in unknowns}
+        return {u.name: self._array(u.op.results[0]) for u in self._system.unknowns}
 
     # The callbacks of `codegen.loops.emit`.
 
     def run_dimension(self, name: str) -> int | None:
         """Points with tiles next to each other in memory are one call with more rows."""
         cell = self._cells.get(name)
-        if cell is None or self._system.distribute == "rows":
-            return None
-        owner = self._owners.get(name)
-        moves = self._system.distribute == "points" and owner is not None
-        return None if moves and _slopes(owner, cell.run_dimension) != [0] else cell.run_dimension
+        return None if cell is None else cell.run_dimension
 
     def point(self, name: str, point: Sequence[ir.Value]) -> None:
         """One instance of an equation."""
@@ -251,15 +256,17 @@ class _SystemLowering(Emitter):
     def run(self, name: str, first: Sequence[ir.Value], count: ir.Value) -> None:
         """Instances of an equation that follow each other in memory."""
         cell = self._cells[name]
-        rows = (index(0), arith.muli(arith.maxsi(count, index(0)), cell.rows))
+        rows = (index(0), cell.rows)
+        if not cell.kernel.is_strided:
+            rows = (index(0), arith.muli(arith.maxsi(count, index(0)), cell.rows))
         units = (index(0), index(cell.units))
         if self._system.distribute == "points":
             with self._one_thread(name, first):
-                self._call(cell, rows, units, first)
+                self._call(cell, rows, units, first, count)
         elif self._system.distribute == "rows":
-            self._call(cell, share(rows[1], self._tid, self._nthreads), units, first)
+            self._call(cell, share(rows[1], self._tid, self._nthreads), units, first, count)
         else:
-            self._call(cell, rows, self._units[name], first)
+            self._call(cell, rows, self._units[name], first, count)
 
     def enter(self, mark: str, names: frozenset[str]) -> None:
         """A thread that owns rows alone has to wait before one thread runs a general equation on all of them."""
@@ -282,29 +289,41 @@ class _SystemLowering(Emitter):
         if value not in self._arrays:
             owner = defining_op(value)
             if owner is not None and owner.operation.name == "parc.unknown":
-                buffer = self._allocate(owner.operation)
+                self._arrays[value] = self._allocate(owner.operation)
             else:
                 type_ = ir.RankedTensorType(value.type)
                 memref_type = ir.MemRefType.get(type_.shape, type_.element_type)
-                buffer = bufferization.to_buffer(memref_type, value, read_only=True)
-            self._arrays[value] = Array(buffer)
+                self._arrays[value] = Array(bufferization.to_buffer(memref_type, value, read_only=True))
         return self._arrays[value]
 
-    def _allocate(self, unknown: ir.Operation) -> ir.Value:
+    def _allocate(self, unknown: ir.Operation) -> Array:
         shape = ir.AffineMapAttr(unknown.attributes["shape"]).value
+        stored = unknown.attributes.get("storage")
+        storage = None if stored is None else ir.AffineMapAttr(stored).value
         type_ = ir.RankedTensorType(unknown.results[0].type)
+        sizes = list(type_.shape)
+        for d, place in enumerate(storage.results if storage is not None else []):
+            sizes[d] = modulus(place) or sizes[d]
         extents = indices(shape, [], self._symbols)
-        dynamic = [e for d, e in enumerate(extents) if type_.is_dynamic_dim(d)]
-        return memref.AllocOp(ir.MemRefType.get(type_.shape, type_.element_type), dynamic, []).result
+        dynamic = [extent for extent, size in zip(extents, sizes, strict=True) if size == _DYNAMIC]
+        # `plan-buffers` finds the name of a buffer in its location.
+        name = ir.Location.name(ir.StringAttr(unknown.attributes["name"]).value, unknown.location)
+        buffer = memref.AllocOp(ir.MemRefType.get(sizes, type_.element_type), dynamic, [], loc=name).result
+        return Array(buffer, storage)
 
     def _cell_equation(
-        self, equation: Equation, cell: Cell, kernel: Kernel, packed: dict[tuple[ir.Value, Layout], Array]
+        self, equation: Equation, cell: Cell, packed: dict[tuple[ir.Value, Layout], Array]
     ) -> _CellEquation:
+        innermost, run = memory_dimension(equation, cell), run_dimension(self._system, equation, cell)
+        strided = strided_dimension(self._system, equation, cell) if run is None else None
+        kernel = self._kernels.of(cell, equation.name, strided is not None)
         arguments = []
         for number, operand in enumerate(cell.operands):
             layout = kernel.layouts.get(number)
             if layout is None:
-                arguments.append(_Argument(self._array(operand.array), operand.access))
+                array = self._array(operand.array)
+                stride = None if strided is None else array.stride(operand.access, strided)
+                arguments.append(_Argument(array, operand.access, stride))
                 continue
             key = (operand.array, layout)
             if key not in packed:
@@ -313,14 +332,14 @@ class _SystemLowering(Emitter):
                 memref_type = ir.MemRefType.get(type_.shape, type_.element_type)
                 packed[key] = Array(bufferization.to_buffer(memref_type, flat, read_only=True))
             leading = list(ir.RankedTensorType(operand.array.type).shape[:-2])
-            arguments.append(_Argument(packed[key], operand.access, leading, layout.size))
+            arguments.append(_Argument(packed[key], operand.access, None, leading, layout.size))
         written = cell.operands[-1]
         assert written.access is not None
         size = self._array(written.array).tile_size(len(written.access.results))
         rows = arith.divui(size, index(written.extents[-1] or 1))
-        dims = range(equation.domain.dim(isl.dim_type.set))
-        run_dimension = next((d for d in dims if all(_is_run(o, d) for o in cell.operands)), None)
-        return _CellEquation(kernel, tuple(arguments), rows, cell.units, run_dimension)
+        if strided is not None:
+            innermost = run = strided
+        return _CellEquation(kernel, tuple(arguments), rows, cell.units, innermost, run)
 
     def _unit_share(self, kernel: Kernel, units: int) -> tuple[ir.Value, ir.Value]:
         """The thread's units: whole unit tiles."""
@@ -334,10 +353,12 @@ class _SystemLowering(Emitter):
         rows: tuple[ir.Value, ir.Value],
         units: tuple[ir.Value, ir.Value],
         point: Sequence[ir.Value],
+        count: ir.Value,
     ) -> None:
-        operands = [*rows, *units]
+        operands = [*rows, *units, *([count] if cell.kernel.is_strided else [])]
         for argument in cell.arguments:
             operands += [argument.array.flat, argument.offset(point, self._symbols)]
+            operands += [] if argument.stride is None else [argument.stride]
         func.CallOp([], ir.FlatSymbolRefAttr.get(cell.kernel.name), operands)
 
     @contextmanager
@@ -350,14 +371,3 @@ class _SystemLowering(Emitter):
         with ir.InsertionPoint(branch.then_block):
             yield
             scf.YieldOp([])
-
-
-def _is_run(operand: KernelOperand, dim: int) -> bool:
-    """Whether the operand's tiles at neighbours in `dim` are neighbours in memory, or the same if all rows share it."""
-    *outer, last = _slopes(operand.access, dim) or [0]
-    return not any(outer) and last == (1 if operand.kind in ("read", "write") else 0)
-
-
-def _slopes(access: ir.AffineMap | None, dim: int | None) -> list[int | None]:
-    """How each index of an access moves with one dimension."""
-    return [] if access is None or dim is None else [slope(e, dim) for e in access.results]

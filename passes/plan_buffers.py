@@ -16,6 +16,7 @@ from parc.codegen.irtools import (
     walk,
 )
 from parc.codegen.loops import index
+from parc.codegen.sizes import affine_of
 from parc.errors import CompileError
 from parc.passbase import Pass
 
@@ -30,6 +31,7 @@ class PlanBuffers(Pass):
     """Every buffer of a call becomes a slice of one arena.
 
     Buffers that are never in use together share their place. A buffer inside `parc.team` has a copy for each thread.
+    What they are is the module's attribute `parc.arena`: for each place, the buffers that have it and their bytes.
 
         func.func @main(%T: index {parc.kind = "symbol"}, ...) {
           %a = memref.alloc(%T) : memref<?x8xf32>
@@ -45,6 +47,7 @@ class PlanBuffers(Pass):
         functions = entry_functions(module)
         with module.context, ir.Location.unknown():
             plans = [(f, _plan(f)) for f in functions]
+            _describe_arena(module, plans)
             _build_arena_size(module, plans)
             for function, slots in plans:
                 _use_arena(function, slots)
@@ -170,6 +173,35 @@ def _element_bytes(type_: ir.Type) -> int:
     if isinstance(type_, ir.ComplexType):
         return 2 * _element_bytes(type_.element_type)
     return -(-type_.width // 8)
+
+
+def _describe_arena(module: ir.Module, plans: Sequence[tuple[func.FuncOp, list[list[_Buffer]]]]) -> None:
+    """Set `parc.arena`: the buffers of `@main` by their places."""
+    (main, slots), *_ = [(f, slots) for f, slots in plans if f.name.value == "main"]
+    positions: dict[ir.Value, int] = {value: i for i, value in enumerate(symbol_arguments(main))}
+    described = [ir.ArrayAttr.get([_description(b, positions) for b in slot]) for slot in slots]
+    module.operation.attributes["parc.arena"] = ir.ArrayAttr.get(described)
+
+
+def _description(buffer: _Buffer, positions: dict[ir.Value, int]) -> ir.DictAttr:
+    """A buffer's name, that of the array of a system, where it has one; its bytes; and whether each thread has one."""
+    location = buffer.alloc.location
+    type_ = ir.MemRefType(buffer.alloc.operation.results[0].type)
+    size = ir.AffineExpr.get_constant(_element_bytes(type_.element_type))
+    sizes = iter(buffer.alloc.operation.operands)
+    for d in range(type_.rank):
+        dynamic = type_.is_dynamic_dim(d)
+        extent = affine_of(next(sizes), positions) if dynamic else ir.AffineExpr.get_constant(type_.get_dim_size(d))
+        if extent is None:
+            raise CompileError("the size of this value is not a function of the inputs' sizes", location)
+        size = size * extent
+    attributes: dict[str, ir.Attribute] = {
+        "name": ir.StringAttr.get(location.name_str if isinstance(location, ir.NameLoc) else ""),
+        "bytes": ir.AffineMapAttr.get(ir.AffineMap.get(0, len(positions), [size])),
+    }
+    if buffer.per_thread:
+        attributes["per_thread"] = ir.UnitAttr.get()
+    return ir.DictAttr.get(attributes)
 
 
 def _build_arena_size(module: ir.Module, plans: Sequence[tuple[func.FuncOp, list[list[_Buffer]]]]) -> None:

@@ -8,6 +8,8 @@ So they get packed weights, the fast kernel and a share of every thread, as prod
            "parc.write"(%y_t = matmul of "parc.read"(%x)[t] and %w) ... }) {name = "product0"} })
     %y = "parc.array"(%s) {name = "product0_y"}
 
+The product may have any form of a contraction with one k and no batch, such as a generic one with a transposed weight.
+
 A convolution is first unfolded: a row of `u` holds what one output position sees,
 
     u[n, o, c, k] = x[n, c, o * stride + k * dilation]     y[n, f, o] = sum over (c, k) of u[n, o, c, k] w[f, c, k]
@@ -28,6 +30,8 @@ from parc.passbase import Pass
 
 #: Convolution -> its number of spatial dimensions; the channels are in front of them.
 _CONVOLUTIONS = {"linalg.conv_1d_ncw_fcw": 1, "linalg.conv_2d_nchw_fchw": 2}
+#: Matrix products, as long as they are `rows[..., k] * weights[k, f]` with one k.
+_PRODUCTS = ("linalg.matmul", "linalg.contract", "linalg.generic")
 #: Weights with a smaller side are not worth a kernel.
 _LEAST = 8
 
@@ -39,45 +43,51 @@ class RaiseProducts(Pass):
     name = "raise-products"
 
     def run(self, module: ir.Module) -> None:
-        main = find_function(module, "main")
-        if main is None:
-            return
+        functions = [find_function(module, name) for name in ("main", "backward")]
         with module.context:
-            raiser = _Raiser(main)
-            for op in list(main.entry_block.operations):
-                if op.operation.name == "linalg.matmul":
-                    raiser.matmul(op.operation)
-                elif op.operation.name in _CONVOLUTIONS:
-                    raiser.convolution(op.operation)
+            for function in functions:
+                if function is not None:
+                    _Raiser(function).run()
 
 
 class _Raiser:
-    def __init__(self, main: func.FuncOp) -> None:
-        self._symbols = symbol_arguments(main)
+    def __init__(self, function: func.FuncOp) -> None:
+        self._symbols = symbol_arguments(function)
         self._positions: dict[ir.Value, int] = {v: i for i, v in enumerate(self._symbols)}
-        attributes = [ir.DictAttr(a) for a in main.arg_attrs] if main.arguments else []
+        attributes = [ir.DictAttr(a) for a in function.arg_attrs] if function.arguments else []
         self._names = [a["parc.name"] for a in attributes if argument_kind(a) == "symbol"]
         self._fixed: dict[ir.Value, bool] = {
-            v: argument_kind(a) == "parameter" for v, a in zip(main.arguments, attributes, strict=True)
+            v: argument_kind(a) == "parameter" for v, a in zip(function.arguments, attributes, strict=True)
         }
         self._count = 0
+        self._block = function.entry_block
 
-    def matmul(self, op: ir.Operation) -> None:
-        rows, weights, init = op.operands
-        shape = sizes_of(init)
-        if shape is None or not self._suits(weights, weights.type.shape):
+    def run(self) -> None:
+        """Raise what can be raised in the function."""
+        for op in list(self._block.operations):
+            if op.operation.name in _CONVOLUTIONS:
+                self.convolution(op.operation)
+            elif op.operation.name in _PRODUCTS:
+                self.product(op.operation)
+
+    def product(self, op: ir.Operation) -> None:
+        """Replace a matrix product, if it is one with weights."""
+        found = self._with_weights(op)
+        shape = None if found is None else sizes_of(op.operands[2])
+        if found is None or shape is None:
             return
+        rows, weights, transposed = found
         with ir.InsertionPoint(op), op.location:
-            source = _before_collapse(rows)
-            sizes = None if source is None else sizes_of(source)
-            if source is None or sizes is None:
-                sizes = [shape[0], 1, weights.type.shape[0]]
-                source = _expand(rows, sizes, [[0, 1], [2]])
-            product = self._solve(source, weights, sizes[:2])
+            if transposed:
+                start = tensor.empty(list(weights.type.shape)[::-1], weights.type.element_type)
+                weights = linalg.transpose(weights, outs=[start], permutation=[1, 0]).operation.results[0]
+            source, sizes = _points(rows, shape)
+            product = self._solve(source, weights, sizes)
             if product is not None:
-                _replace(op, _collapse(product, [[0, 1], [2]]), [0, 1])
+                _replace(op, _regrouped(product, shape), range(len(shape)))
 
     def convolution(self, op: ir.Operation) -> None:
+        """Replace a convolution with known weights."""
         image, kernel, init = op.operands
         sizes, shape = sizes_of(init), list(kernel.type.shape)
         if sizes is None or not self._suits(kernel, [shape[0], prod(shape[1:])]):
@@ -94,6 +104,23 @@ class _Raiser:
             if product is not None:
                 groups = [[0], list(range(1, 1 + spatial)), [1 + spatial]]
                 _replace(op, _expand(product, [sizes[0], *places, shape[0]], groups), [0, 1 + spatial, *groups[1]])
+
+    def _with_weights(self, op: ir.Operation) -> tuple[ir.Value, ir.Value, bool] | None:
+        """`rows` and `weights` of y[..., f] += sum over k of rows[..., k] * weights[k, f]; whether those are [f, k]."""
+        shaped = all(isinstance(v.type, ir.RankedTensorType) for v in op.operands)
+        if not shaped or not linalg.isa_contraction_op(op) or len({v.type.element_type for v in op.operands}) > 1:
+            return None
+        sides = [[e.position for e in ir.AffineMapAttr(a).value.results] for a in linalg.get_indexing_maps(op)]
+        result, reduced = sides[2], list(linalg.infer_contraction_dimensions(op).k)
+        if not result or len(reduced) != 1:
+            return None
+        orders = [*reduced, result[-1]], [result[-1], *reduced]
+        for left, right in ((0, 1), (1, 0)):
+            weights = op.operands[right]
+            if sides[left] == [*result[:-1], *reduced] and sides[right] in orders:
+                if len(result) > 1 and self._suits(weights, weights.type.shape):
+                    return op.operands[left], weights, sides[right] == orders[1]
+        return None
 
     def _suits(self, weights: ir.Value, shape: Sequence[int]) -> bool:
         """Whether these are parameters of a static shape, and enough of them."""
@@ -196,6 +223,30 @@ def _generic(inputs: Sequence[ir.Value], sizes: Sequence[Size], maps: Sequence[i
     return generic.results[0]
 
 
+def _points(rows: ir.Value, shape: Sequence[Size]) -> tuple[ir.Value, Sequence[Size]]:
+    """`rows[..., k]` as `[a, b, k]` for a system of `a` points, and the sizes a and b; the product has this shape."""
+    rank = rows.type.rank
+    if rank > 2:
+        return _collapse(rows, _leading(rank)), [_multiplied(shape[: rank - 2]), shape[rank - 2]]
+    source = _before_collapse(rows)
+    sizes = None if source is None else sizes_of(source)
+    if source is not None and sizes is not None:
+        return source, sizes[:2]
+    return _expand(rows, [shape[0], 1, rows.type.shape[1]], [[0, 1], [2]]), [shape[0], 1]
+
+
+def _regrouped(product: ir.Value, shape: Sequence[Size]) -> ir.Value:
+    """The product `[a, b, f]` in this shape, of which f is the last size."""
+    if len(shape) == 2:
+        return _collapse(product, [[0, 1], [2]])
+    return _expand(product, shape, _leading(len(shape)))
+
+
+def _leading(rank: int) -> list[list[int]]:
+    """The dimensions in three groups, the last two alone."""
+    return [list(range(rank - 2)), [rank - 2], [rank - 1]]
+
+
 def _before_collapse(rows: ir.Value) -> ir.Value | None:
     """The `[a, b, k]` that was made `[a * b, k]`, if it was."""
     op = defining_op(rows)
@@ -232,6 +283,8 @@ def _tensor(sizes: Sequence[Size], element: ir.Type) -> ir.RankedTensorType:
 
 def _collapse(value: ir.Value, groups: Sequence[Sequence[int]]) -> ir.Value:
     type_ = value.type
+    if len(groups) == type_.rank:
+        return value
     dynamic = ir.ShapedType.get_dynamic_size()
     extents = [dynamic if type_.is_dynamic_dim(d) else type_.get_dim_size(d) for d in range(type_.rank)]
     shape = [dynamic if dynamic in (part := [extents[d] for d in group]) else prod(part) for group in groups]
@@ -239,6 +292,8 @@ def _collapse(value: ir.Value, groups: Sequence[Sequence[int]]) -> ir.Value:
 
 
 def _expand(value: ir.Value, sizes: Sequence[Size], groups: Sequence[Sequence[int]]) -> ir.Value:
+    if len(groups) == len(sizes):
+        return value
     type_ = _tensor(sizes, value.type.element_type)
     dynamic = [s for s in sizes if not isinstance(s, int)]
     return tensor.ExpandShapeOp(type_, value, groups, dynamic, list(type_.shape)).result

@@ -10,7 +10,7 @@ from parc.passbase import Pass
 from parc.poly.legality import check_schedule
 from parc.poly.model import build, systems
 from parc.poly.plan import Plan, Request, default_sizes, plan
-from parc.poly.schedules import with_schedule
+from parc.poly.schedules import SOLVERS, with_schedule
 
 
 @dataclass
@@ -39,9 +39,11 @@ class ScheduleSystem(Pass):
     sizes: str = ""
 
     def run(self, module: ir.Module) -> None:
-        request = Request(self.strategy, self.distribute, self.time_tile, self.threads, _parse_sizes(self.sizes))
+        request = Request(self.strategy, self.distribute, self.time_tile, self.threads, parse_sizes(self.sizes))
         with module.context, ir.Location.unknown():
             built = [build(op) for op in systems(module)]
+            # A solver gives its equations their times itself.
+            built = [system for system in built if system.strategy not in SOLVERS]
             defaults = default_sizes(built)
             for system in built:
                 chosen = plan(system, request, defaults)
@@ -69,7 +71,7 @@ def _write(system: ir.Operation, chosen: Plan) -> None:
             del op.attributes["owner"]
 
 
-def _parse_sizes(text: str) -> dict[str, int]:
+def parse_sizes(text: str) -> dict[str, int]:
     """`T=128,B=16` as a dictionary."""
     sizes = {}
     for item in text.replace(",", " ").split():

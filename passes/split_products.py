@@ -7,8 +7,8 @@ once as one large matrix product; and where a product needs a value that the sam
 
     cell[t]:     c = x[t] * W + h[t] * U;  h[t+1] = tanh(c)
   becomes
-    cell_in0[t]: p[t+1] = x[t] * W
-    cell[t]:     c = p[t+1] + h[t] * U;    h[t+1] = tanh(c)
+    cell_in0[t]: p[t] = x[t] * W
+    cell[t]:     c = p[t] + h[t] * U;      h[t+1] = tanh(c)
 
 A product of a concatenation, `[x, h] * W`, is first written as `x * W1 + h * W2`.
 """
@@ -22,6 +22,8 @@ from torch_mlir.dialects import linalg, tensor
 
 from parc.codegen.irtools import captured_values, clone_with
 from parc.passbase import Pass
+from parc.poly.affine import dimension_names, domain_rank, from_aff, instance_space, to_map, to_set
+from parc.poly.boxes import bounding_box
 from parc.recurrence.extents import extents_of
 
 #: Products of a tile with a weight; the tile is the first input (the second of `linalg.matvec`).
@@ -131,6 +133,11 @@ def _reduces(op: ir.Operation) -> bool:
     return result.n_dims > len(result.results)
 
 
+def _reduces_one(op: ir.Operation) -> bool:
+    """Whether an operation reduces one tile to an extremum, a sum or a product along some of its dimensions."""
+    return _reduces(op) and len(op.operands) == 2 and not _looks_up(op)
+
+
 def _looks_up(op: ir.Operation) -> bool:
     """Whether a result that is used depends on indices, as an embedding or an argmax does."""
     if not op.name.startswith("linalg.") or len(op.regions) != 1:
@@ -169,6 +176,8 @@ class _Splitter:
         self.label = ir.StringAttr(equation.attributes["name"]).value
         #: Operations that any stage can repeat for itself: reads, their views, empty and constant tensors.
         self.shared: set[ir.Operation] = set()
+        #: Sums along the rows of what is read: a number per row is no tile that a kernel could hand over.
+        self.repeated: set[ir.Operation] = set()
         self.level: dict[ir.Operation, int] = {}
         #: Products, and what is computed from one of the same level.
         self.from_product: set[ir.Operation] = set()
@@ -196,6 +205,9 @@ class _Splitter:
         is_cheap = is_cheap and op.name != "parc.write" and all(self._is_shared(v) for v in op.operands)
         if op.name == "parc.read" or is_cheap:
             self.shared.add(op)
+            return
+        if _reduces_one(op) and all(self._is_shared(v) for v in captured_values(op)):
+            self.repeated.add(op)
             return
         position = _PRODUCTS.get(op.name)
         if position is not None and _is_outside(op.operands[1 - position], self.equation):
@@ -259,24 +271,34 @@ class _Splitter:
     def _emit(self, stages: list[_Stage]) -> None:
         home = {op: i for i, stage in enumerate(stages) for op in stage.ops}
         crossing: dict[ir.Value, ir.Value] = {}
+        at, leading = self._index()
         for i, stage in enumerate(stages):
             for value in (v for op in stage.ops for v in captured_values(op)):
                 owner = None if isinstance(value.owner, ir.Block) else value.owner.operation
                 if owner in home and home[owner] < i and value not in crossing:
-                    crossing[value] = self._unknown(value, f"{stages[home[owner]].name}_p{len(crossing)}")
-        write = _named(self.equation, "parc.write")[0]
+                    crossing[value] = self._unknown(value, f"{stages[home[owner]].name}_p{len(crossing)}", leading)
         for i, stage in enumerate(stages):
             own = [v for v in crossing if home[v.owner.operation] == i]
-            self._emit_stage(stage, crossing, own, write.attributes["at"])
+            self._emit_stage(stage, crossing, own, ir.AffineMapAttr.get(at))
         self.equation.erase()
 
-    def _unknown(self, value: ir.Value, name: str) -> ir.Value:
-        """An array for a value that one stage hands to a later one, indexed like the equation's first write."""
+    def _index(self) -> tuple[ir.AffineMap, list[ir.AffineExpr]]:
+        """Where the arrays between stages are accessed and how large they are: as in the first write, without gaps."""
         write = _named(self.equation, "parc.write")[0]
-        leading = len(write.attributes["at"].value.results)
-        shape = write.operands[1].owner.attributes["shape"].value
-        tile = extents_of(value, self.system)
-        exprs = [*list(shape.results)[:leading], *tile]
+        at = ir.AffineMapAttr(write.attributes["at"]).value
+        symbols = tuple(ir.StringAttr(s).value for s in self.system.attributes["symbols"])
+        attribute = self.equation.attributes["domain"]
+        space = instance_space(symbols, "", dimension_names(domain_rank(attribute), symbols))
+        box = bounding_box(to_map(at, to_set(attribute, space), "").range())
+        if box is None:
+            shape = ir.AffineMapAttr(write.operands[1].owner.attributes["shape"]).value
+            return at, list(shape.results)[: len(at.results)]
+        index = [expr - from_aff(lower) for expr, lower in zip(at.results, box.lower, strict=True)]
+        return ir.AffineMap.get(at.n_dims, at.n_symbols, index), box.extents()
+
+    def _unknown(self, value: ir.Value, name: str, leading: list[ir.AffineExpr]) -> ir.Value:
+        """An array for a value that one stage hands to a later one; `leading` are its extents in front of the tile."""
+        exprs = [*leading, *extents_of(value, self.system)]
         dynamic = ir.ShapedType.get_dynamic_size()
         static = [e.value if isinstance(e, ir.AffineConstantExpr) else dynamic for e in exprs]
         first = self.system.regions[0].blocks[0].operations[0]
@@ -286,7 +308,7 @@ class _Splitter:
                 results=[ir.RankedTensorType.get(static, value.type.element_type)],
                 attributes={
                     "name": ir.StringAttr.get(name),
-                    "shape": ir.AffineMapAttr.get(ir.AffineMap.get(0, shape.n_symbols, exprs)),
+                    "shape": ir.AffineMapAttr.get(ir.AffineMap.get(0, len(self.system.operands), exprs)),
                 },
             ).results[0]
 
@@ -331,7 +353,7 @@ class _Splitter:
         wanted = set(ops)
         for op in reversed(list(self.block.operations)):
             operation = op.operation
-            if operation in self.shared and any(user in wanted for user in _users(operation)):
+            if operation in self.shared | self.repeated and any(user in wanted for user in _users(operation)):
                 wanted.add(operation)
         return [o.operation for o in self.block.operations if o.operation in wanted]
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 from torch_mlir import ir
 
-from parc.compiler import Options, Progress, schedule
+from parc.compiler import Compiler, Options
+from parc.memory import parse_bytes
 from parc.module import Model, Module, Source
 from parc.poly.schedules import STRATEGIES
-from parc.report import Report, explain_module
+from parc.report import Report, explain_module, explain_training
 
 Example = Sequence[object] | Tensor | None
 
@@ -22,6 +23,8 @@ def compile(
     threads: int | None = None,
     strategy: str = "auto",
     dynamic_shapes: object = None,
+    training: bool = False,
+    memory: int | str | None = None,
 ) -> Module:
     """Compile a model; the result is called as the model is.
 
@@ -34,13 +37,21 @@ def compile(
     strategy: "auto" lets the cost model choose; or one of `parc.poly.schedules.STRATEGIES`.
     dynamic_shapes: as for torch.export, where a string also names a dimension; None finds by trial which dimensions
         may vary from call to call.
+    training: compile at once what a training step needs, for the parameters and example inputs that require a
+        gradient; otherwise the first backward pass does.
+    memory: what a training step may take, such as "256MB" or a number of bytes; a step that needs more goes through
+        the sequence in chunks, or is refused with the least number that would do.
 
     The schedule is chosen for the sizes of the example, and right for all.  Raises `CompileError` for what cannot be
     compiled; calls raise `CallError` for arguments that do not fit.
     """
-    module = Module(Source.of(model, dynamic_shapes), _options(strategy, threads))
+    limit = None if memory is None else parse_bytes(memory)
+    module = Module(Source.of(model, dynamic_shapes), _options(strategy, threads), limit)
+    arguments = _arguments(example_inputs)
     if example_inputs is not None or example_kwargs is not None or isinstance(model, str | os.PathLike):
-        module.build(*_arguments(example_inputs), **(example_kwargs or {}))
+        module.build(arguments, example_kwargs or {}, training=training)
+    elif training:
+        raise ValueError("training=True takes example inputs: without them, the first call and backward pass compile")
     return module
 
 
@@ -52,19 +63,24 @@ def explain(
     threads: int | None = None,
     strategy: str = "auto",
     dynamic_shapes: object = None,
+    training: bool = False,
     sizes: Mapping[str, int] | None = None,
 ) -> Report:
     """Report on a model's equations, dependences and schedule, without making code; arguments as for `compile`.
 
+    training: report on the two programs of a training step for every floating-point argument.  A compiled module's
+        report has them, whatever is asked for here, once a step has been compiled.
     sizes: values of the symbols that the report's numbers are for, such as `{"T": 128}`.
     """
     if isinstance(model, Module):
         return model.explain(sizes)
-    options = _options(strategy, threads)
     source = Source.of(model, dynamic_shapes)
     imported = source.load(_arguments(example_inputs), example_kwargs or {}, ir.Context())
-    schedule(imported, options, Progress(source.name))
-    return explain_module(imported.module, sizes)
+    compiler = Compiler(imported, _options(strategy, threads), source.name)
+    if training:
+        forward, backward = (compiler.schedule(program) for program in compiler.adjoint())
+        return explain_training(forward, backward, sizes)
+    return explain_module(compiler.schedule(), sizes)
 
 
 def _arguments(example: Example) -> tuple[object, ...]:

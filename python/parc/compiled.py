@@ -1,4 +1,4 @@
-"""A compiled program: an executable, what it takes and gives, and its live parameters."""
+"""A compiled program: an executable, and what it takes and gives."""
 
 import threading
 from collections.abc import Sequence
@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from parc.parameters import Parameters
+from parc.memory import Memory
+from parc.parameters import Snapshot, plain
 from parc.runtime.executable import Buffer, Executable
 from parc.signature import Signature
 
@@ -15,53 +16,62 @@ from parc.signature import Signature
 class Compiled:
     """A program that takes and gives flat lists of tensors."""
 
-    def __init__(self, executable: Executable, signature: Signature, parameters: Parameters) -> None:
+    def __init__(self, executable: Executable, signature: Signature) -> None:
         self.signature = signature
-        self.parameters = parameters
         self._executable = executable
         self._dtypes = [t.dtype for t in signature.inputs]
+        self._known: tuple[tuple[torch.Size, ...] | None, tuple[int, ...]] = (None, ())
+        self._prepared_from: Snapshot | None = None
         self._prepared: list[np.ndarray] = []
         self._prepared_buffers: list[Buffer] = []
-        self._shapes: tuple[torch.Size, ...] | None = None
-        self._symbols: tuple[int, ...] = ()
+        self._sized_for: tuple[int, ...] | None = None
         self._result_sizes: list[tuple[torch.dtype, tuple[int, ...]]] = []
         self._lock = threading.Lock()
 
-    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """Run on these inputs; `CallError` says which of them does not fit. The results carry no gradient."""
+    def sizes(self, inputs: Sequence[Tensor]) -> tuple[int, ...]:
+        """The values of the symbols for these inputs; `CallError` says which of them does not fit."""
+        shapes = tuple([t.shape for t in inputs])
+        known, symbols = self._known
+        fits = shapes == known and all(
+            t.dtype is dtype and t.device.type == "cpu" and t.layout is torch.strided
+            for t, dtype in zip(inputs, self._dtypes, strict=True)
+        )
+        if not fits:
+            symbols = self.signature.solve(inputs)
+            self._known = shapes, symbols
+        return symbols
+
+    def arena_bytes(self, symbols: tuple[int, ...]) -> int:
+        """The working memory of a call at these sizes."""
+        return self._executable.arena_bytes(symbols)
+
+    def memory(self, symbols: tuple[int, ...]) -> Memory:
+        """The memory of a call at these sizes."""
+        types = (self.signature.inputs, self.signature.results, self.signature.parameters)
+        inputs, results, parameters = (sum(t.bytes(symbols) for t in group) for group in types)
+        places = self._executable.places(symbols, self.signature.symbols)
+        arena, prepared = self.arena_bytes(symbols), self._executable.prepared_bytes
+        return Memory(inputs, results, parameters, prepared, arena, places)
+
+    def __call__(self, symbols: tuple[int, ...], inputs: Sequence[Tensor], parameters: Snapshot) -> list[Tensor]:
+        """Run on inputs of these sizes. The results are new tensors, which carry no gradient."""
         with self._lock:
-            self._check(inputs)
-            if self.parameters.refresh():
-                self._prepare()
-            held = [_plain(t) for t in inputs]
+            if symbols != self._sized_for:
+                self._result_sizes = [(t.dtype, t.sizes(symbols)) for t in self.signature.results]
+                self._sized_for = symbols
+            if parameters is not self._prepared_from:
+                self._prepared = self._executable.prepare(parameters.buffers, len(symbols))
+                self._prepared_buffers = [Buffer.of(a) for a in self._prepared]
+                self._prepared_from = parameters
+            held = [plain(t) for t in inputs]
             results = [torch.empty(sizes, dtype=dtype) for dtype, sizes in self._result_sizes]
             self._executable.run(
-                self._symbols,
+                symbols,
                 [
                     *[Buffer(t.data_ptr(), t.shape) for t in held],
-                    *self.parameters.buffers,
+                    *parameters.buffers,
                     *self._prepared_buffers,
                     *[Buffer(t.data_ptr(), t.shape) for t in results],
                 ],
             )
         return results
-
-    def _check(self, inputs: Sequence[Tensor]) -> None:
-        shapes = tuple([t.shape for t in inputs])
-        fits = shapes == self._shapes and all(
-            t.dtype is dtype and t.device.type == "cpu" and t.layout is torch.strided
-            for t, dtype in zip(inputs, self._dtypes, strict=True)
-        )
-        if not fits:
-            self._symbols = self.signature.solve(inputs)
-            self._shapes = shapes
-            self._result_sizes = [(t.dtype, t.sizes(self._symbols)) for t in self.signature.results]
-
-    def _prepare(self) -> None:
-        self._prepared = self._executable.prepare(self.parameters.buffers, len(self.signature.symbols))
-        self._prepared_buffers = [Buffer.of(a) for a in self._prepared]
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    """The tensor's elements in order in memory."""
-    return tensor.resolve_conj().resolve_neg().contiguous()

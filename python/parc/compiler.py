@@ -1,29 +1,32 @@
 """Runs the pipelines on an imported program: from traces to a callable, checked against the original."""
 
+import io
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 from torch_mlir import ir
+from torch_mlir.dialects import func
 
-from parc.codegen.irtools import find_function
+from parc.codegen.irtools import argument_kind, find_function, walk
+from parc.comparison import compare_results
 from parc.compiled import Compiled
-from parc.errors import CallError, CompileError, ParcError
+from parc.errors import CompileError, ParcError
 from parc.importers import Imported
 from parc.importers.imported import Original
 from parc.parameters import Parameters
 from parc.pipelines import run_pipeline, stage_of, stage_steps, stages_after
 from parc.runtime import Team
-from parc.runtime.executable import Executable
+from parc.runtime.executable import Arena, Executable
+from parc.sensitivity import Sources, sensitivities
 from parc.signature import Signature, TensorType, short_name
 
 _QUIET_SECONDS = 2.0
-# How far results may be from the original's, relative to the largest value: sums are taken in another order.
-_TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3, torch.complex64: 1e-3, torch.complex128: 1e-8}
-_LOW_PRECISION = 5e-2
+# Names that a pass's options take.
+_PLAIN = re.compile(r"[^\s,{}()$]+")
 
 
 @dataclass(frozen=True)
@@ -47,50 +50,166 @@ class Progress:
             print(f"parc: compiling {self._what}: {stage} ({seconds:.0f} s)", file=sys.stderr)
 
 
-def compile_imported(imported: Imported, options: Options, name: str) -> tuple[Compiled, ir.Module]:
-    """The callable, and a copy of the scheduled module for reports; CompileError when it cannot be made."""
-    module, progress = imported.module, Progress(name)
-    done = schedule(imported, options, progress)
-    scheduled = ir.Module.parse(str(module), module.context)
-    _run_stages(module, stages_after(done, "loops"), options, progress)
+@dataclass(frozen=True)
+class Program:
+    """A compiled program, and its scheduled module for reports."""
+
+    run: Compiled
+    scheduled: ir.Module
+
+
+class Compiler:
+    """Takes an imported program, and those made from it, through the stages; all run on one team, in one arena.
+
+    The imported module itself is taken to the stage "system" and stays there; later stages work on copies.
+    """
+
+    def __init__(self, imported: Imported, options: Options, name: str) -> None:
+        """CompileError when the imported module cannot be taken to the stage "system"."""
+        # The parameters are not held on to: others may take their places.
+        self._imported = replace(imported, parameters={})
+        self._name = name
+        self._progress = Progress(name)
+        self._options = options
+        self._team: Team | None = None
+        self._arena = Arena()
+        self._stage = stage_of(imported.module)
+        if self._stage == "adjoint":
+            raise CompileError("the module holds both programs of a training step: compile what they were made from")
+        if stages := stages_after(self._stage, "system"):
+            self._run(imported.module, stages)
+            self._stage = "system"
+
+    @property
+    def original(self) -> Original | None:
+        """What compiled programs are compared with."""
+        return self._imported.original
+
+    def schedule(self, derived: ir.Module | None = None) -> ir.Module:
+        """The program, or one derived from it, with scheduled systems; at a later stage if it was imported at one."""
+        module = _copy(self._imported.module) if derived is None else derived
+        done = self._stage if derived is None else "adjoint"
+        self._run(module, stages_after(done, "schedule"))
+        return module
+
+    def copy(self) -> ir.Module:
+        """A copy of the program, at the stage that it is at."""
+        return _copy(self._imported.module)
+
+    def derive(self, module: ir.Module) -> "Compiler":
+        """The compiler of a program that was made from a copy of this one; on the same team, in the same arena."""
+        derived = Compiler(replace(self._imported, module=module, original=None), self._options, self._name)
+        if self._team is None:
+            self._team = Team(self._options.threads or None)
+        derived._team, derived._arena = self._team, self._arena
+        return derived
+
+    def inference(self, tensors: Mapping[str, Tensor]) -> tuple[Program, Parameters]:
+        """The program, compared with the original, and its parameters: `tensors` by name, in their order."""
+        program = self._assemble(_copy(self._imported.module), self._stage)
+        types = program.run.signature.parameters
+        _check_names(types, tensors)
+        parameters = Parameters(types, tensors, self._imported.owner)
+        if self.original is not None:
+            self._progress("comparing with the original")
+            compare_results(program.run, parameters, self.original)
+        return program, parameters
+
+    def sensitivities(self) -> list[Sources]:
+        """For each result, the arguments (inputs, then parameters) that it can have a gradient by."""
+        return sensitivities(_main(self._imported.module))
+
+    def adjoint(self, wanted: Sequence[int] = ()) -> tuple[ir.Module, ir.Module]:
+        """The two programs of a training step, unscheduled (docs/training.md).
+
+        The forward program gives saved values as well; the backward program gives the gradients of the arguments with
+        these numbers (inputs, then parameters), of all floating-point ones when there are none.
+        """
+        from parc.autodiff import programs  # only now: inference does without it
+
+        if self._stage != "system":
+            raise CompileError(
+                f"cannot differentiate IR at the stage '{self._stage}': training starts from systems without schedules"
+            )
+        module = _copy(self._imported.module)
+        _refuse_complex(_main(module))
+        names = _name_arguments(_main(module))
+        self._run(module, ["adjoint"], [names[i] for i in wanted])
+        return programs(module)
+
+    def training(self, wanted: Sequence[int]) -> tuple[Program, Program]:
+        """The forward and the backward program of a training step."""
+        self._progress = Progress(f"{self._name} for training")
+        forward, backward = self.adjoint(wanted)
+        return self._assemble(forward, "adjoint"), self._assemble(backward, "adjoint", sizes_given=True)
+
+    def _assemble(self, module: ir.Module, done: str | None, *, sizes_given: bool = False) -> Program:
+        """From the stage `done` to a callable; with `sizes_given`, calls say what the sizes are."""
+        stages = stages_after(done, "schedule")
+        self._run(module, stages)
+        scheduled = _copy(module)
+        self._run(module, stages_after("schedule" if stages else done, "loops"))
+        signature = Signature.of(_main(module), self._imported.least, self._imported.unsigned, sizes_given=sizes_given)
+        self._run(module, stages_after("loops", "llvm"))
+        self._progress("machine code")
+        if self._team is None:
+            self._team = Team(self._options.threads or None)
+        executable = _machine_code(module, signature, self._team, self._arena)
+        return Program(Compiled(executable, signature), scheduled)
+
+    def _run(self, module: ir.Module, stages: Sequence[str], wanted: Sequence[str] = ()) -> None:
+        for stage in stages:
+            self._progress(stage)
+            steps = stage_steps(
+                stage,
+                strategy=self._options.strategy,
+                threads=self._options.threads,
+                sizes=self._imported.sizes,
+                wrt=wanted,
+            )
+            run_pipeline(module, steps)
+
+
+def _main(module: ir.Module) -> func.FuncOp:
     main = find_function(module, "main")
     if main is None:
         raise CompileError("the module has no function @main of the func dialect")
-    signature = Signature.of(main, imported.least, imported.unsigned)
-    _check_names(signature.parameters, imported.parameters)
-    _run_stages(module, stages_after("loops", "llvm"), options, progress)
-    progress("machine code")
-    executable = _machine_code(module, signature, options)
-    compiled = Compiled(executable, signature, Parameters(signature.parameters, imported.parameters, imported.owner))
-    if imported.original is not None:
-        progress("comparing with the original")
-        compare(compiled, imported.original)
-    return compiled, scheduled
+    return main
 
 
-def schedule(imported: Imported, options: Options, progress: Progress) -> str:
-    """Take an imported module to scheduled systems, in place; the stage that it is at then, a later one if it was."""
-    at = stage_of(imported.module)
-    stages = stages_after(at, "schedule")
-    _run_stages(imported.module, stages, options, progress, imported.sizes)
-    return stages[-1] if stages or at is None else at
+def _refuse_complex(main: func.FuncOp) -> None:
+    values = [(a, main) for a in main.arguments]
+    values += [(r, op) for op in walk(main) for r in op.operation.results]
+    for value, op in values:
+        if isinstance(value.type, ir.ShapedType) and isinstance(value.type.element_type, ir.ComplexType):
+            raise CompileError("complex numbers have no derivative here: see torch.view_as_real", op.location)
 
 
-def _run_stages(
-    module: ir.Module,
-    stages: Sequence[str],
-    options: Options,
-    progress: Progress,
-    sizes: Mapping[str, int] | None = None,
-) -> None:
-    for stage in stages:
-        progress(stage)
-        run_pipeline(module, stage_steps(stage, strategy=options.strategy, threads=options.threads, sizes=sizes))
+def _name_arguments(main: func.FuncOp) -> list[str]:
+    """Give inputs and parameters names that differ and that can be written in a pass's options; returns them."""
+    attributes = [{named.name: named.attr for named in ir.DictAttr(a)} for a in main.arg_attrs]
+    tensors = [a for a in attributes if argument_kind(ir.DictAttr.get(a, main.context)) != "symbol"]
+    names: list[str] = []
+    for i, attribute in enumerate(tensors):
+        name = ir.StringAttr(attribute["parc.name"]).value if "parc.name" in attribute else ""
+        if not _PLAIN.fullmatch(name) or name in names:
+            name = f"argument{i}"
+        names.append(name)
+        attribute["parc.name"] = ir.StringAttr.get(name, main.context)
+    main.arg_attrs = ir.ArrayAttr.get([ir.DictAttr.get(a, main.context) for a in attributes], main.context)
+    return names
 
 
-def _machine_code(module: ir.Module, signature: Signature, options: Options) -> Executable:
+def _copy(module: ir.Module) -> ir.Module:
+    """A copy that keeps the places in the user's files, which text does not."""
+    code = io.BytesIO()
+    module.operation.write_bytecode(code)
+    return ir.Module.parse(code.getvalue(), module.context)
+
+
+def _machine_code(module: ir.Module, signature: Signature, team: Team, arena: Arena) -> Executable:
     try:
-        return Executable(module, Team(options.threads or None))
+        return Executable(module, team, arena)
     except ParcError as e:
         tensors = (*signature.inputs, *signature.parameters, *signature.results)
         types = ", ".join(sorted({short_name(t.dtype) for t in tensors}))
@@ -101,45 +220,3 @@ def _check_names(types: Sequence[TensorType], tensors: Mapping[str, Tensor]) -> 
     expected = [t.name for t in types]
     if expected != list(tensors):
         raise CompileError(f"the program's parameters are {expected}; the importer gave {list(tensors)}")
-
-
-def compare(compiled: Compiled, original: Original) -> None:
-    """Run both programs at sizes that were not traced; CompileError when their results differ.
-
-    Sizes that the original does not take are left out.
-    """
-    for sizes in original.sizes:
-        try:
-            inputs = original.inputs(sizes)
-            expected = original.run(inputs)
-        except Exception:  # noqa: BLE001 (whatever a program raises at a size that it does not take)
-            continue
-        where = ", ".join(f"{name}={value}" for name, value in sizes.items()) or "the sizes of the example"
-        try:
-            results = compiled(inputs)
-        except CallError as e:
-            raise CompileError(f"the model runs at {where} but the compiled program does not: {e}") from e
-        for i, (result, reference) in enumerate(zip(results, expected, strict=True)):
-            if difference := _difference(result, reference):
-                raise CompileError(
-                    f"the compiled program does not compute what the model does: at {where}, result {i} {difference}; "
-                    "the model does something else at some sizes, or this is a bug in parc"
-                )
-
-
-def _difference(result: Tensor, reference: Tensor) -> str:
-    """What differs, in words; an empty string when the tensors agree."""
-    if result.shape != reference.shape:
-        return f"has shape {list(result.shape)} instead of {list(reference.shape)}"
-    if result.dtype is not reference.dtype:
-        return f"is {short_name(result.dtype)} instead of {short_name(reference.dtype)}"
-    if not (reference.is_floating_point() or reference.is_complex()):
-        wrong = int((result != reference).sum())
-        return f"differs in {wrong} of {reference.numel()} values" if wrong else ""
-    finite = reference[reference.isfinite()].abs()
-    scale = max(1.0, float(finite.max())) if finite.numel() else 1.0
-    allowed = _TOLERANCE.get(reference.dtype, _LOW_PRECISION) * scale
-    if torch.allclose(result, reference, rtol=0, atol=allowed, equal_nan=True):
-        return ""
-    error = (result - reference).abs().nan_to_num(torch.inf).max()
-    return f"is off by {float(error):.2g} (values up to {scale:.2g})"

@@ -90,7 +90,7 @@ class SystemOp(Parc.Operation, name="system", traits=[ir.NoTerminatorTrait]):
                 if name in names:
                     return _fail(self, f'has two members named "{name}"')
                 names.add(name)
-            for key in ("domain", "shape", "to", "of", "schedule"):
+            for key in ("domain", "shape", "storage", "to", "of", "schedule"):
                 attr = op.operation.attributes.get(key)
                 if isinstance(attr, ir.AffineMapAttr | ir.IntegerSetAttr):
                     count = _dims_and_symbols(attr)[1]
@@ -102,7 +102,11 @@ class SystemOp(Parc.Operation, name="system", traits=[ir.NoTerminatorTrait]):
 
 
 class UnknownOp(Parc.Operation, name="unknown"):
-    """An array to solve for; `shape` gives every extent as an affine function of the symbols."""
+    """An array to solve for; `shape` gives every extent as an affine function of the symbols.
+
+    `storage`, where there is one, sends the leading indices of an element to its place in memory: each stays as it is
+    (`d0`), or is taken modulo a constant (`(d0 - 1) mod 8`, `0`), and elements with the same place share it.
+    """
 
     array: ext.Result[Any]
     shape: Any = ext.attribute()
@@ -126,6 +130,23 @@ class UnknownOp(Parc.Operation, name="unknown"):
             declared = None if type_.is_dynamic_dim(i) else type_.get_dim_size(i)
             if declared is not None and declared != constant:
                 return _fail(self, f"has extent {i} = {declared} in its type but {extent} in `shape`")
+        return "storage" not in self.attributes or self._verify_storage(type_.rank)
+
+    def _verify_storage(self, rank: int) -> bool:
+        storage = self.attributes["storage"]
+        if not isinstance(storage, ir.AffineMapAttr):
+            return _fail(self, "expects `storage` to be an affine map of its leading indices")
+        m = storage.value
+        if m.n_dims > rank or len(m.results) != m.n_dims:
+            return _fail(self, f"expects `storage` to have at most {rank} indices and as many results, got {m}")
+        for i, expr in enumerate(m.results):
+            used = {d for d in range(m.n_dims) if expr.compose(_moved(m, d)) != expr}
+            same = isinstance(expr, ir.AffineDimExpr)
+            folded = isinstance(expr, ir.AffineModExpr) and isinstance(expr.rhs, ir.AffineConstantExpr)
+            if expr != ir.AffineExpr.get_constant(0, m.context) and not (used == {i} and (same or folded)):
+                return _fail(
+                    self, f"expects index {i} of `storage` to be d{i}, (d{i} + ...) mod a constant or 0: {expr}"
+                )
         return True
 
 
@@ -209,7 +230,7 @@ class WriteOp(Parc.Operation, name="write"):
 
 
 class ArrayOp(Parc.Operation, name="array"):
-    """Takes a solved unknown, by name, out of a system's solution."""
+    """Takes a solved unknown, by name, out of a system's solution: all of it, or its tile `at` an affine map."""
 
     solution: ext.Operand[Any]
     array: ext.Result[Any]
@@ -225,8 +246,14 @@ class ArrayOp(Parc.Operation, name="array"):
         name = self.attributes["name"]
         for op in owner.regions[0].blocks[0].operations:
             if op.operation.name == "parc.unknown" and op.operation.attributes["name"] == name:
-                if op.operation.results[0].type != self.operation.results[0].type:
-                    return _fail(self, f"has a type other than that of unknown {name}: {op.operation.results[0].type}")
+                type_ = op.operation.results[0].type
+                if "at" in self.attributes:
+                    tile = _access_tile(self, "at", op.operation.results[0], 0)
+                    if tile is None:
+                        return False
+                    type_ = tile
+                if type_ != self.operation.results[0].type:
+                    return _fail(self, f"has a type other than that of unknown {name}: {type_}")
                 return True
         return _fail(self, f"names {name}, which is no unknown of the system")
 
@@ -342,6 +369,12 @@ def _verify_access(op: ir.OpView, array: ir.Value, tile: ir.Type) -> bool:
     if want != tile:
         return _fail(op, f"has a tile of {tile}, its access gives {want}")
     return True
+
+
+def _moved(m: ir.AffineMap, dim: int) -> ir.AffineMap:
+    """The map that adds one to a dimension and leaves the others as they are."""
+    dims = [ir.AffineExpr.get_dim(i, m.context) + int(i == dim) for i in range(m.n_dims)]
+    return ir.AffineMap.get(m.n_dims, m.n_symbols, dims, m.context)
 
 
 def _dims_and_symbols(attr: ir.Attribute) -> tuple[int, int]:

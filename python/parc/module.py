@@ -8,15 +8,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch_mlir import ir
 
 from parc import dialect
-from parc.compiled import Compiled
-from parc.compiler import Options, compile_imported
+from parc.compiler import Compiler, Options, Program
 from parc.errors import CallError
 from parc.importers import Imported, import_model, import_path
 from parc.importers.imported import Structure
-from parc.report import Report, explain_module
+from parc.memory import Memory
+from parc.parameters import Parameters
+from parc.report import Report, explain_module, explain_training
+from parc.signature import short_name
+from parc.training import Training
 
 Model = nn.Module | Callable[..., object] | torch.export.ExportedProgram | str | os.PathLike[str]
 
@@ -52,60 +56,90 @@ class Source:
 class _Built:
     """What a compile leaves behind."""
 
-    program: Compiled
+    program: Program
+    parameters: Parameters
+    training: Training
     structure: Structure
-    scheduled: ir.Module
     modes: tuple[tuple[nn.Module, bool], ...]
     """The parts of the original and whether they were training, where that matters."""
+    autocast: torch.dtype | None
+    """What `torch.autocast` was set to."""
 
 
 class Module(nn.Module):
     """A compiled model: called as the original, with the original's parameters and buffers, by the same names.
 
     Weights that change in the original or here (`load_state_dict`, an optimizer's step, another tensor assigned) are
-    used at the next call; only writes through `.data` or numpy pass unseen, since torch does not count them.  Calls
-    raise `CallError` for arguments that do not fit.
+    used at the next call.  Writes through `.data` or numpy, which torch does not count, pass unseen as long as no call
+    is for a gradient of the parameters.  Calls raise `CallError` for arguments that do not fit.
+
+    Where torch records gradients, results have them (docs/training.md); the programs of a training step are compiled
+    when the first backward pass needs them.  `memory` limits what a step takes, in bytes.
     """
 
-    def __init__(self, source: Source, options: Options) -> None:
+    def __init__(self, source: Source, options: Options, memory: int | None = None) -> None:
         super().__init__()
         # The original is no submodule, which would put a name in front of all of its.
-        self.__dict__.update(_source=source, _options=options, _built=None, _original=None)
+        self.__dict__.update(_source=source, _options=options, _memory=memory, _built=None, _original=None)
         if isinstance(source.model, nn.Module) and not isinstance(source.model, torch.jit.ScriptModule):
             self._share(source.model)
 
     def forward(self, *args: object, **kwargs: object) -> Any:
         """Call the compiled program; compiles it first if that has not happened."""
-        built = self._built if self._built is not None else self.build(*args, **kwargs)
+        built = self._built if self._built is not None else self.build(args, kwargs)
         inputs = built.structure.flatten(args, kwargs)
-        for part, training in built.modes:
-            if part.training is not training:
-                raise CallError(
-                    f"the program was compiled in {_mode(training)} mode and the model is now in {_mode(not training)} "
-                    "mode, where it computes something else: compile it again"
-                )
-        results = built.program(inputs)
-        if torch.is_grad_enabled() and (built.program.parameters.requires_grad or any(t.requires_grad for t in inputs)):
-            sources = [t for t in (*inputs, *built.program.parameters.tensors) if t.requires_grad]
-            results = _Ended.apply(results, *sources)
-        return built.structure.pack(results)
+        _check_state(built, inputs)
+        program = built.program.run
+        symbols, parameters = program.sizes(inputs), built.parameters.current()
+        wanted = built.training.wanted(inputs, parameters) if torch.is_grad_enabled() else ()
+        if wanted:
+            return built.structure.pack(built.training(wanted, symbols, inputs, parameters))
+        return built.structure.pack(program(symbols, inputs, parameters))
 
-    def build(self, *args: object, **kwargs: object) -> _Built:
-        """Compile for calls like this one; CompileError when it cannot be done."""
-        imported = self._source.load(args, kwargs, ir.Context())
+    def build(self, args: Sequence[object], kwargs: Mapping[str, object], *, training: bool = False) -> _Built:
+        """Compile for calls like this one, with `training` for training steps too; CompileError when it cannot be."""
+        autocast = _autocast()
+        with _casting_to(autocast):
+            imported = self._source.load(args, kwargs, ir.Context())
+        if training:
+            # A solver that was asked for may then be meant for the backward program alone.
+            imported.module.operation.attributes["parc.trained"] = ir.UnitAttr.get(imported.module.context)
+        original = imported.original and replace(imported.original, run=_casting_to(autocast)(imported.original.run))
         owner = imported.owner or _container(imported.parameters)
         self._share(owner)
-        program, scheduled = compile_imported(replace(imported, owner=owner), self._options, self._source.name)
+        compiler = Compiler(replace(imported, owner=owner, original=original), self._options, self._source.name)
+        program, parameters = compiler.inference(imported.parameters)
         parts = owner.modules() if imported.mode_matters else ()
-        built = _Built(program, imported.structure, scheduled, tuple((p, p.training) for p in parts))
+        steps = Training(compiler, program.run, parameters, self._memory)
+        modes = tuple((p, p.training) for p in parts)
+        built = _Built(program, parameters, steps, imported.structure, modes, autocast)
+        if training:
+            steps.prepare(imported.structure.flatten(args, kwargs) if args or kwargs else ())
         self.__dict__["_built"] = built
         return built
 
+    def memory(self, *args: object, **kwargs: object) -> Memory:
+        """What a call with these arguments takes, as planned; of a training step, where torch records gradients.
+
+        Compiles what the call needs.
+        """
+        built = self._built if self._built is not None else self.build(args, kwargs)
+        inputs = built.structure.flatten(args, kwargs)
+        symbols, parameters = built.program.run.sizes(inputs), built.parameters.current()
+        wanted = built.training.wanted(inputs, parameters) if torch.is_grad_enabled() else ()
+        return built.training.memory(wanted, symbols) if wanted else built.program.run.memory(symbols)
+
     def explain(self, sizes: Mapping[str, int] | None = None) -> Report:
-        """Report on the equations, dependences and schedule; `sizes` gives values of the symbols for its numbers."""
+        """Report on the equations, dependences and schedule, of both programs once a training step was compiled.
+
+        sizes: values of the symbols, for the numbers.
+        """
         if self._built is None:
             raise CallError("not compiled yet: call it once, or give parc.compile example inputs")
-        return explain_module(self._built.scheduled, sizes)
+        step = self._built.training.latest()
+        if step is not None:
+            return explain_training(step.forward.scheduled, step.backward.scheduled, sizes)
+        return explain_module(self._built.program.scheduled, sizes)
 
     def _share(self, original: nn.Module) -> None:
         """Make the original's registries this module's own, so that all of `nn.Module` works on them."""
@@ -140,24 +174,40 @@ class Module(nn.Module):
     def __repr__(self) -> str:
         if self._built is None:
             return f"parc.Module({self._source.name}, not compiled yet)"
-        signature = self._built.program.signature
+        signature = self._built.program.run.signature
         inputs = ", ".join(f"{t.name}: {t}" for t in signature.inputs)
         return f"parc.Module({self._source.name}({inputs}) -> {', '.join(map(str, signature.results))})"
 
 
-class _Ended(torch.autograd.Function):
-    """Marks results as depending on tensors that require a gradient, without giving one."""
-
-    @staticmethod
-    def forward(ctx: Any, results: Sequence[Tensor], *sources: Tensor) -> tuple[Tensor, ...]:
-        return tuple(results)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> None:
+def _check_state(built: _Built, inputs: Sequence[Tensor]) -> None:
+    """`CallError` where the model would now compute something else than what was compiled."""
+    for part, training in built.modes:
+        if part.training is not training:
+            raise CallError(
+                f"the program was compiled in {_mode(training)} mode and the model is now in {_mode(not training)} "
+                "mode, where it computes something else: compile it again"
+            )
+    if (autocast := _autocast()) is not built.autocast:
         raise CallError(
-            "training through a compiled module is not supported yet: call it under torch.no_grad(), and the original "
-            "module to train"
+            f"the program was compiled {_under(built.autocast)} and is called {_under(autocast)}: compile it there"
         )
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        raise CallError("transforms of torch.func (vmap, grad, ...) of a compiled module are not supported")
+    if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(t).tangent is not None for t in inputs):
+        raise CallError("forward-mode differentiation through a compiled module is not supported")
+
+
+def _autocast() -> torch.dtype | None:
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+
+
+def _casting_to(autocast: torch.dtype | None) -> torch.autocast:
+    """Autocast in this state, without its cache: that would hand copies of weights to an import, or its fakes back."""
+    return torch.autocast("cpu", autocast, enabled=autocast is not None, cache_enabled=False)
+
+
+def _under(autocast: torch.dtype | None) -> str:
+    return f"under torch.autocast to {short_name(autocast)}" if autocast is not None else "without torch.autocast"
 
 
 def _mode(training: bool) -> str:
@@ -165,14 +215,18 @@ def _mode(training: bool) -> str:
 
 
 def _container(parameters: Mapping[str, Tensor]) -> nn.Module:
-    """A module that holds tensors under their dotted names, as buffers."""
+    """A module that holds tensors under their dotted names, as buffers; a name that is taken gets a `_` behind it."""
     root = nn.Module()
     for name, tensor in parameters.items():
         *path, last = name.split(".")
         place = root
         for part in path:
+            while part not in place._modules and (not part or hasattr(place, part)):
+                part += "_"
             if part not in place._modules:
                 place.add_module(part, nn.Module())
             place = place.get_submodule(part)
+        while not last or hasattr(place, last):
+            last += "_"
         place.register_buffer(last, tensor)
     return root

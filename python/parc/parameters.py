@@ -1,5 +1,6 @@
 """The live parameters of a compiled program: what they are now, and whether they changed since the last call."""
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,27 @@ from parc.signature import TensorType, check_tensor
 
 _Place = tuple[dict[str, Any], str]
 """Where a parameter is looked up at every call: a registry of its module, and its name there."""
+
+
+class Snapshot:
+    """Tensors as they are at one moment, which programs read; while nothing changes, the same object is given again."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self.tensors = tuple(tensors)
+        # Tensors made in inference mode count no versions: they are taken as changed.
+        self._lasting = not any(t.is_inference() for t in tensors)
+        self._seen = [(t, 0 if t.is_inference() else t._version, t.data_ptr()) for t in tensors]
+        self._held = [plain(t.detach()) for t in tensors]
+        self.buffers = [Buffer(t.data_ptr(), tuple(t.shape)) for t in self._held]
+
+    def shows(self, tensors: Sequence[Tensor | None]) -> bool:
+        """Whether `tensors`, as many as these, are the same and unchanged."""
+        if not self._lasting:
+            return False
+        for tensor, (seen, version, pointer) in zip(tensors, self._seen, strict=True):
+            if tensor is None or tensor is not seen or tensor._version != version or tensor.data_ptr() != pointer:
+                return False
+        return True
 
 
 class Parameters:
@@ -27,43 +49,24 @@ class Parameters:
         self._places = [places.get(id(t), [({name: t}, name)]) for name, t in tensors.items()]
         self._first = [p[0] for p in self._places]
         self._shared = any(len(p) > 1 for p in self._places)
-        self._seen: list[tuple[Any, int, int]] = [(None, 0, 0)] * len(types)
-        self._untracked = False
-        self._held: list[Tensor] = []
-        self.buffers: list[Buffer] = []
-        self.requires_grad = False
+        self._last: Snapshot | None = None
+        self._lock = threading.Lock()
 
-    @property
-    def tensors(self) -> list[Tensor]:
-        """The tensors as of the last `refresh`."""
-        return [t for t, _, _ in self._seen if t is not None]
+    def current(self, *, anew: bool = False) -> Snapshot:
+        """The tensors as they are now; `CallError` when one no longer fits.
 
-    def refresh(self) -> bool:
-        """Bring `buffers` up to date; whether any changed. `CallError` when a tensor no longer fits."""
-        if self._shared or self._untracked:
-            return self._read()
-        requires_grad = False
-        for (registry, key), (seen, version, pointer) in zip(self._first, self._seen, strict=True):
-            tensor = registry.get(key)
-            if tensor is None or tensor is not seen or tensor._version != version or tensor.data_ptr() != pointer:
-                return self._read()
-            requires_grad = requires_grad or tensor.requires_grad
-        self.requires_grad = requires_grad
-        return False
-
-    def _read(self) -> bool:
-        now = [self._find(type_, places) for type_, places in zip(self._types, self._places, strict=True)]
-        # Tensors made in inference mode count no versions: they are taken as changed.
-        self._untracked = any(t.is_inference() for t in now)
-        self.requires_grad = any(t.requires_grad for t in now)
-        seen = [(t, 0 if t.is_inference() else t._version, t.data_ptr()) for t in now]
-        same = all(a[0] is b[0] and a[1:] == b[1:] for a, b in zip(seen, self._seen, strict=True))
-        if same and not self._untracked:
-            return False
-        self._seen = seen
-        self._held = [t.detach().contiguous() for t in now]
-        self.buffers = [Buffer(t.data_ptr(), tuple(t.shape)) for t in self._held]
-        return True
+        `anew` takes them as changed: optimizers may write through `.data`.
+        """
+        with self._lock:
+            if anew:
+                self._last = None
+            if self._last is not None and not self._shared:
+                if self._last.shows([registry.get(key) for registry, key in self._first]):
+                    return self._last
+            tensors = [self._find(type_, places) for type_, places in zip(self._types, self._places, strict=True)]
+            if self._last is None or not self._last.shows(tensors):
+                self._last = Snapshot(tensors)
+            return self._last
 
     def _find(self, type_: TensorType, places: list[_Place]) -> Tensor:
         tensors = [registry.get(key) for registry, key in places]
@@ -76,6 +79,11 @@ class Parameters:
         if tuple(tensor.shape) != type_.sizes(()):
             raise CallError(f"parameter '{type_.name}' has shape {list(tensor.shape)}; expected {type_}")
         return tensor
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """The tensor's elements in order in memory."""
+    return tensor.resolve_conj().resolve_neg().contiguous()
 
 
 def _places(owner: nn.Module | None) -> dict[int, list[_Place]]:

@@ -21,7 +21,7 @@ import parc.passes
 from parc.errors import CompileError, UsageError
 from parc.passbase import Pass
 
-# Stage -> steps, in the order that data takes. `$strategy`, `$threads` and `$sizes` are the caller's choices.
+# Stage -> steps, in the order that data takes. `$strategy`, `$threads`, `$sizes` and `$wrt` are the caller's choices.
 PIPELINES: dict[str, tuple[str, ...]] = {
     "system": (
         "instantiate-sizes",
@@ -41,11 +41,26 @@ PIPELINES: dict[str, tuple[str, ...]] = {
         "canonicalize",
         "cse",
     ),
+    "adjoint": (
+        "split-products",
+        "canonicalize",
+        "cse",
+        "adjoint{wrt=$wrt}",
+        "canonicalize",
+        "cse",
+        "raise-products",
+        "canonicalize",
+        "cse",
+    ),
     "schedule": (
         "split-products",
         "canonicalize",
         "cse",
+        "solve-affine{solver=$strategy threads=$threads sizes=$sizes}",
+        "canonicalize",
+        "cse",
         "schedule{strategy=$strategy threads=$threads sizes=$sizes}",
+        "contract-arrays",
     ),
     "loops": (
         "lower-to-loops",
@@ -53,8 +68,10 @@ PIPELINES: dict[str, tuple[str, ...]] = {
         "hoist-parameters",
     ),
     "llvm": (
+        "name-contractions",
         "linalg-fuse-elementwise-ops",
         "bufferize",
+        "lower-reductions",
         "plan-buffers",
         "lower-asserts",
         "lower-linalg",
@@ -62,6 +79,9 @@ PIPELINES: dict[str, tuple[str, ...]] = {
         "lower-to-llvm",
     ),
 }
+
+# Stages that a program goes through only when it is asked for by name: training does.
+OPTIONAL = ("adjoint",)
 
 # Short names for passes, or for a pass with some of its options.
 ALIASES: dict[str, str] = {
@@ -100,40 +120,62 @@ def own_pass(name: str, options: str = "") -> Pass:
 
 
 def stages_after(done: str | None, last: str) -> list[str]:
-    """The stages of `PIPELINES` after `done` (None: from the first) up to and including `last`; none if it is done."""
-    names = list(PIPELINES)
+    """The stages of `PIPELINES` after `done` (None: from the first) up to and including `last`; none if it is done.
+
+    The optional ones are left out, unless one is the last.
+    """
+    names = [name for name in PIPELINES if name not in OPTIONAL or name in (done, last)]
     first = 0 if done not in names else names.index(done) + 1
     return names[first : names.index(last) + 1] if last in names else []
 
 
+def is_past(done: str | None, stage: str) -> bool:
+    """Whether what is at the stage `done` (None: before the first) has gone past `stage`."""
+    names = list(PIPELINES)
+    return done in names and stage in names and names.index(done) > names.index(stage)
+
+
 def stage_of(module: ir.Module) -> str | None:
     """The stage whose form the module has, so that a compile can start from any stage's text; None before the first."""
-    names, scheduled = set(), []
+    names, functions, scheduled = set(), set(), []
 
     def visit(op: ir.Operation) -> ir.WalkResult:
         names.add(op.name)
+        if op.name == "func.func":
+            functions.add(ir.StringAttr(op.attributes["sym_name"]).value)
         if op.name == "parc.equation":
             scheduled.append("schedule" in op.attributes)
         return ir.WalkResult.ADVANCE
 
     module.operation.walk(visit)
-    if "parc.system" in names:
-        return "schedule" if scheduled and all(scheduled) else "system"
+    if scheduled and all(scheduled):
+        return "schedule"
     if "parc.team" in names:
         return "loops"
+    if "backward" in functions:
+        return "adjoint"
+    if "parc.system" in names:
+        return "system"
     return "llvm" if "llvm.func" in names and "func.func" not in names else None
 
 
 def stage_steps(
-    stage: str, *, strategy: str = "auto", threads: int = 0, sizes: Mapping[str, int] | None = None
+    stage: str,
+    *,
+    strategy: str = "auto",
+    threads: int = 0,
+    sizes: Mapping[str, int] | None = None,
+    wrt: Sequence[str] = (),
 ) -> list[Step]:
     """The steps of one stage.
 
-    `threads` 0 means as many as the machine has; `sizes` are those that a schedule is chosen for (it is right for all).
+    `threads` 0 means as many as the machine has; `sizes` are those that a schedule is chosen for (it is right for
+    all); `wrt` names the arguments to differentiate by, all of them when empty.
     """
     text = ",".join(PIPELINES[stage])
     listed = ",".join(f"{name}={size}" for name, size in (sizes or {}).items())
-    return parse_pipeline(Template(text).substitute(strategy=strategy, threads=threads, sizes=listed))
+    text = Template(text).substitute(strategy=strategy, threads=threads, sizes=listed, wrt=",".join(wrt))
+    return parse_pipeline(text)
 
 
 def parse_pipeline(text: str) -> list[Step]:

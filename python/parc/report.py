@@ -1,60 +1,23 @@
 """What parc found out about a model's systems and what it decided: the report behind `parc.explain`."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 
 from torch_mlir import ir
 
-from parc.poly import count
 from parc.poly.affine import dimension_names, with_names
-from parc.poly.count import Count
 from parc.poly.dependences import Dependence, check_system, dependences
+from parc.poly.formula import Number
 from parc.poly.legality import check_schedule
 from parc.poly.model import Equation, System, build, systems
 from parc.poly.picture import svg
-from parc.poly.plan import default_sizes
-from parc.poly.wavefront import Layer, waves
+from parc.poly.plan import sizes_for_reports
+from parc.poly.totals import Totals, totals
+from parc.poly.wavefront import waves
 from parc.poly.words import needs
-from parc.poly.work import multiply_adds
-
-
-class Number(int):
-    """A count at given sizes, with the formula that it comes from."""
-
-    formula: str
-
-    def __new__(cls, value: int, formula: str = "?") -> "Number":
-        number = super().__new__(cls, value)
-        number.formula = formula
-        return number
-
-    def __str__(self) -> str:
-        """`T + 3 = 131`."""
-        value = int.__repr__(self)
-        return value if self.formula in ("?", value) else f"{self.formula} = {value}"
-
-
-@dataclass(frozen=True)
-class _Totals:
-    """Counts of one system, before sizes are given."""
-
-    work: Count
-    span: Count
-    waves: Count
-    steps: Count
-    multiply_adds: Count
-
-    def __add__(self, other: "_Totals") -> "_Totals":
-        return _Totals(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
-
-    def numbers(self, sizes: Mapping[str, int]) -> dict[str, Number]:
-        counts: dict[str, Count] = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {name: Number(c.at(sizes), c.formula(sizes)) for name, c in counts.items()}
-
-
-_NOTHING = _Totals(*[Count(())] * 5)
+from parc.structure_report import StructureReport, explain_structure
 
 
 @dataclass(frozen=True)
@@ -97,6 +60,8 @@ class SystemReport(Summary):
     why: str
     picture: str
     """The schedule as SVG, at small sizes."""
+    structure: StructureReport
+    """The system as a block matrix, and what each way to solve it takes."""
 
     def __str__(self) -> str:
         lines = [
@@ -114,6 +79,8 @@ class SystemReport(Summary):
             f"Schedule: {self.strategy or 'given'}, {self.distribute} shared among the threads",
             *_indented(self.schedule.values()),
             f"Why: {self.why}",
+            "",
+            str(self.structure),
         ]
         return "\n".join(lines)
 
@@ -129,12 +96,20 @@ class SystemReport(Summary):
 class Report(Summary):
     """All systems of a module.
 
-    The numbers are sums over `systems`; `str(report)` is text, `report.to_html()` has pictures of the waves too.
+    The numbers are sums over `systems`; `str(report)` is text, `report.to_html()` has pictures of the waves
+    and of the block matrix too.
     """
 
     systems: tuple[SystemReport, ...]
+    backward: "Report | None" = None
+    """The backward program, which the numbers do not count, where there is one."""
 
     def __str__(self) -> str:
+        if self.backward is None:
+            return self._text()
+        return f"=== Forward ===\n{self._text()}\n\n=== Backward ===\n{self.backward}"
+
+    def _text(self) -> str:
         if not self.systems:
             return "There is no recurrence: nothing is left to schedule."
         if len(self.systems) == 1:
@@ -146,7 +121,8 @@ class Report(Summary):
 
     def to_html(self) -> str:
         """The report as a piece of HTML."""
-        pictures = "".join(f"<figure>{system.picture}</figure>" for system in self.systems)
+        systems = (*self.systems, *(self.backward.systems if self.backward is not None else ()))
+        pictures = "".join(f"<figure>{p}</figure>" for s in systems for p in (s.picture, s.structure.picture))
         return f'<div class="parc-report">{pictures}<pre>{escape(str(self))}</pre></div>'
 
     def save(self, path: str | Path) -> None:
@@ -163,15 +139,20 @@ def explain_module(module: ir.Module, sizes: Mapping[str, int] | None = None) ->
     sizes: values of symbols that the numbers are for; others have those that were named when the schedule was chosen.
     Raises CompileError for a system without a schedule, or one that breaks it.
     """
-    reports, totals = [], _NOTHING
+    reports, whole = [], Totals()
     with module.context, ir.Location.unknown():
         built = [build(op) for op in systems(module)]
-        at = _sizes(built, sizes or {})
+        at = sizes_for_reports(built, sizes or {})
         for system in built:
-            report, total = _explain(system, at)
+            report, own = _explain(system, at)
             reports.append(report)
-            totals += total
-        return Report(**totals.numbers(at), systems=tuple(reports))
+            whole += own
+        return Report(systems=tuple(reports), **whole.numbers(at))  # type: ignore[arg-type]
+
+
+def explain_training(forward: ir.Module, backward: ir.Module, sizes: Mapping[str, int] | None = None) -> Report:
+    """Report on both programs of a training step, as `explain_module` does on one."""
+    return replace(explain_module(forward, sizes), backward=explain_module(backward, sizes))
 
 
 def schedule_comment(module: ir.Module) -> str:
@@ -179,11 +160,11 @@ def schedule_comment(module: ir.Module) -> str:
     lines: list[str] = []
     with module.context, ir.Location.unknown():
         built = [build(op) for op in systems(module)]
-        at = _sizes(built, {})
+        at = sizes_for_reports(built, {})
         for number, system in enumerate(built):
             if any(e.time is None for e in system.equations):
                 continue
-            numbers = _totals(system, waves(system, dependences(system))).numbers(at)
+            numbers = totals(system, waves(system, dependences(system))).numbers(at)
             lines += [
                 f"// system {number}: {len(system.equations)} equations{_at(_of(system, at))}",
                 f"//   strategy: {system.strategy or 'given'}, distribute: {system.distribute}",
@@ -192,14 +173,14 @@ def schedule_comment(module: ir.Module) -> str:
     return "".join(line + "\n" for line in lines)
 
 
-def _explain(system: System, at: Mapping[str, int]) -> tuple[SystemReport, _Totals]:
+def _explain(system: System, at: Mapping[str, int]) -> tuple[SystemReport, Totals]:
     flow = dependences(system)
     check_system(system)
     check_schedule(system, flow)
     layers = waves(system, flow)
-    totals = _totals(system, layers)
+    own = totals(system, layers)
     report = SystemReport(
-        **totals.numbers(at),
+        **own.numbers(at),
         sizes=_of(system, at),
         equations={e.name: str(e.domain.gist_params(system.context)) for e in system.equations},
         dependences=_relations(system, flow),
@@ -210,32 +191,13 @@ def _explain(system: System, at: Mapping[str, int]) -> tuple[SystemReport, _Tota
         schedule={e.name: _time_text(system, e) for e in system.equations},
         why=system.why or "it was given",
         picture=svg(system, at),
+        structure=explain_structure(system, flow, layers, _of(system, at)),
     )
-    return report, totals
-
-
-def _sizes(built: Sequence[System], asked: Mapping[str, int]) -> dict[str, int]:
-    """Sizes for the symbols of all systems: those asked for, else those that were named for the schedule."""
-    sizes = default_sizes(built)
-    for system in built:
-        sizes |= system.sizes
-    return {symbol: asked.get(symbol, size) for symbol, size in sizes.items()}
+    return report, own
 
 
 def _of(system: System, sizes: Mapping[str, int]) -> dict[str, int]:
     return {symbol: sizes[symbol] for symbol in system.symbols}
-
-
-def _totals(system: System, layers: Sequence[Layer] | None) -> _Totals:
-    """Where no layers were found, instances stand for points and the schedule's own steps for the waves."""
-    steps = count.steps(system)
-    return _Totals(
-        work=count.instances(system) if layers is None else count.points(system, layers),
-        span=steps if layers is None else count.span(system, layers),
-        waves=count.waves(system),
-        steps=steps,
-        multiply_adds=multiply_adds(system),
-    )
 
 
 def _relations(system: System, flow: Sequence[Dependence]) -> tuple[str, ...]:

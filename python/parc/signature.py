@@ -3,6 +3,7 @@
 All of it is read off the function's own attributes (docs/architecture.md, "`@main`").
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -42,6 +43,10 @@ class TensorType:
         """The shape for these values of the symbols."""
         return tuple(extent.at(symbols) for extent in self.shape)
 
+    def bytes(self, symbols: Sizes) -> int:
+        """The size in memory for these values of the symbols."""
+        return math.prod(self.sizes(symbols)) * self.dtype.itemsize
+
     def __str__(self) -> str:
         return f"{short_name(self.dtype)}[{', '.join(e.text for e in self.shape)}]"
 
@@ -57,10 +62,13 @@ class Signature:
     results: tuple[TensorType, ...]
 
     @staticmethod
-    def of(main: func.FuncOp, least: Mapping[str, int], unsigned: frozenset[str]) -> "Signature":
+    def of(
+        main: func.FuncOp, least: Mapping[str, int], unsigned: frozenset[str], *, sizes_given: bool = False
+    ) -> "Signature":
         """Read the signature of `@main`, all of whose shapes are known (`name-sizes`).
 
-        `unsigned` names the inputs and results whose integers are unsigned.
+        `unsigned` names the inputs and results whose integers are unsigned.  CompileError for a symbol that does not
+        follow from the inputs, unless calls are given the sizes.
         """
         attributes = [ir.DictAttr(a) for a in main.arg_attrs]
         kinds = [_string(a, "parc.kind", "input") for a in attributes]
@@ -84,7 +92,7 @@ class Signature:
         )
         known = {extent.symbol for type_ in signature.inputs for extent in type_.shape if extent.scale}
         for i, name in enumerate(symbols):
-            if i not in known:
+            if i not in known and not sizes_given:
                 raise CompileError(f"the size {name} does not follow from the shape of any input", main.location)
         return signature
 

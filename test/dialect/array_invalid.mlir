@@ -35,3 +35,14 @@ func.func @has_the_unknowns_type(%T: index) {
   %g = "parc.array"(%s) {name = "H"} : (!parc.solution) -> tensor<?xf64>
   return
 }
+
+// -----
+
+func.func @array_has_the_type_of_its_tile(%T: index) {
+  %s = "parc.system"(%T) ({
+    %h = "parc.unknown"() {name = "H", shape = affine_map<()[T] -> (T, 8)>} : () -> tensor<?x8xf32>
+  }) {symbols = ["T"]} : (index) -> !parc.solution
+  // expected-error @below {{'parc.array' op has a type other than that of unknown "H": tensor<8xf32>}}
+  %H = "parc.array"(%s) {name = "H", at = affine_map<()[T] -> (0)>} : (!parc.solution) -> tensor<?x8xf32>
+  return
+}

@@ -55,3 +55,25 @@ func.func @shape_agrees_with_the_type(%T: index) {
   }) {symbols = ["T"]} : (index) -> !parc.solution
   return
 }
+
+// -----
+
+func.func @storage_keeps_indices_apart(%T: index) {
+  %s = "parc.system"(%T) ({
+    // expected-error @below {{'parc.unknown' op expects index 0 of `storage` to be d0, (d0 + ...) mod a constant or 0: d1}}
+    %h = "parc.unknown"() {name = "H", shape = affine_map<()[T] -> (T, T, 8)>, storage = affine_map<(i, j)[T] -> (j, i)>}
+      : () -> tensor<?x?x8xf32>
+  }) {symbols = ["T"]} : (index) -> !parc.solution
+  return
+}
+
+// -----
+
+func.func @storage_has_a_place_for_each_index(%T: index) {
+  %s = "parc.system"(%T) ({
+    // expected-error @below {{'parc.unknown' op expects `storage` to have at most 2 indices and as many results, got (d0, d1)[s0] -> (d0)}}
+    %h = "parc.unknown"() {name = "H", shape = affine_map<()[T] -> (T, 8)>, storage = affine_map<(i, j)[T] -> (i)>}
+      : () -> tensor<?x8xf32>
+  }) {symbols = ["T"]} : (index) -> !parc.solution
+  return
+}

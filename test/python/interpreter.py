@@ -42,7 +42,9 @@ def _check_shape(argument: ir.Value, value: Value) -> None:
 
 
 def dtype(type_: ir.Type) -> type:
-    """The numpy type of a scalar type."""
+    """The numpy type of a scalar type, or of the elements of a tensor."""
+    if isinstance(type_, ir.RankedTensorType):
+        return dtype(type_.element_type)
     if isinstance(type_, ir.IndexType):
         return np.int64
     if isinstance(type_, ir.IntegerType):
@@ -77,9 +79,11 @@ class _Frame:
         if name == "linalg.index":
             return [self.grid[op.attributes["dim"].value]]
         if name == "parc.system":
-            return [_System(op, self.values).solve()]
+            system = _System(op, self.values)
+            system.solve()
+            return [system]
         if name == "parc.array":
-            return [operands[0][op.attributes["name"].value]]
+            return [operands[0].take(op)]
         if name in ("arith.cmpf", "arith.cmpi"):
             return [_COMPARE[name][op.attributes["predicate"].value](*operands)]
         if name == "cf.assert":
@@ -235,7 +239,14 @@ class _System:
         self.arrays: dict[ir.Value, np.ndarray] = {}
         self.written: dict[ir.Value, np.ndarray] = {}
 
-    def solve(self) -> dict[str, np.ndarray]:
+    def take(self, op: ir.Operation) -> np.ndarray:
+        """What a `parc.array` takes out."""
+        (array,) = (
+            u.results[0] for u in self._members("parc.unknown") if u.attributes["name"] == op.attributes["name"]
+        )
+        return self.arrays[array][self._at(op.attributes["at"])] if "at" in op.attributes else self.arrays[array]
+
+    def solve(self) -> None:
         for op in self._members("parc.unknown"):
             shape = self._at(op.attributes["shape"])
             array = op.results[0]
@@ -255,7 +266,6 @@ class _System:
             waiting = [(e, p) for e, p in pending if not self._run(e, p)]
             assert len(waiting) < len(pending), f"nothing defines what {len(waiting)} points read: {waiting[0]}"
             pending = waiting
-        return {op.attributes["name"].value: self.arrays[op.results[0]] for op in self._members("parc.unknown")}
 
     def _members(self, name: str) -> list[ir.Operation]:
         return [op for op in self.members if op.name == name]

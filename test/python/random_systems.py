@@ -3,7 +3,7 @@
 Nothing here uses `parc.poly`, whose answers the tests compare with these.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hypothesis import strategies as st
@@ -42,19 +42,39 @@ class Recurrence:
                 if (step := read.step(t, size)) >= 0:
                     yield (read.source, step), (name, t)
 
-    def text(self, times: dict[str, str] | None = None, attributes: str = "") -> str:
-        """A module with this system; `times` gives the results of each equation's schedule."""
-        given = max((-r.offset for reads in self.equations.values() for r in reads if r.slope == 1), default=0)
-        given = max(given, 1)
+    @property
+    def given(self) -> int:
+        """How many steps before the first one are given: step t of an equation is element `t + given` of its array."""
+        return max((-r.offset for reads in self.equations.values() for r in reads if r.slope == 1), default=1) or 1
+
+    def text(
+        self,
+        times: dict[str, str] | None = None,
+        attributes: str = "",
+        storage: dict[str, str] | None = None,
+        whole: Sequence[str] = (),
+        last: Sequence[str] = (),
+    ) -> str:
+        """A module with this system.
+
+        `times` gives the results of each equation's schedule, `storage` where element i of its array is. The arrays of
+        the equations `whole` are results, and the last steps of those of the equations `last`.
+        """
+        given = self.given
         array, tile = "tensor<?x2x8xf32>", "tensor<2x8xf32>"
+        kinds = [array] * len(whole) + [tile] * len(last)
+        shapes = [f"(T + {given}, 2, 8)"] * len(whole) + ["(2, 8)"] * len(last)
+        shaped = [f"{k} {{parc.shape = affine_map<()[T] -> {shape}>}}" for k, shape in zip(kinds, shapes, strict=True)]
         lines = [
-            f"func.func @main(%T: index, %x: {array}, %h0: {tile}) {{",
+            'func.func @main(%T: index {parc.kind = "symbol", parc.name = "T"}, '
+            f"%x: {array} {{parc.shape = affine_map<()[T] -> (T, 2, 8)>}}, %h0: {tile}) -> ({', '.join(shaped)}) {{",
             '%s = "parc.system"(%T) ({',
         ]
         for name in self.equations:
+            stored = f", storage = affine_map<(i)[T] -> ({storage[name]})>" if storage and name in storage else ""
             lines += [
-                f'%{name} = "parc.unknown"() {{name = "{name}_h", shape = affine_map<()[T] -> (T + {given}, 2, 8)>}}'
-                f" : () -> {array}",
+                f'%{name} = "parc.unknown"() {{name = "{name}_h", shape = affine_map<()[T] -> (T + {given}, 2, 8)>'
+                f"{stored}}} : () -> {array}",
                 f'"parc.boundary"(%{name}, %h0) {{domain = affine_set<(i)[T] : (i >= 0, {given - 1} - i >= 0)>, '
                 f"to = affine_map<(i)[T] -> (i)>, of = affine_map<(i)[T] -> ()>}} : ({array}, {tile}) -> ()",
             ]
@@ -73,7 +93,16 @@ class Recurrence:
                 f" : ({tile}, {array}) -> ()",
                 f'}}) {{name = "{name}", domain = affine_set<(t)[T] : (t >= 0, T - 1 - t >= 0)>{schedule}}} : () -> ()',
             ]
-        return "\n".join([*lines, f'}}) {{symbols = ["T"]{attributes}}} : (index) -> !parc.solution', "return", "}"])
+        lines.append(f'}}) {{symbols = ["T"]{attributes}}} : (index) -> !parc.solution')
+        for name in dict.fromkeys([*whole, *last]):
+            lines.append(f'%{name}_h = "parc.array"(%s) {{name = "{name}_h"}} : (!parc.solution) -> {array}')
+        lines += [f"%c = arith.constant {given - 1} : index", "%n = arith.addi %T, %c : index"]
+        for name in last:
+            slice_ = f"tensor.extract_slice %{name}_h[%n, 0, 0] [1, 2, 8] [1, 1, 1]"
+            lines.append(f"%{name}_last = {slice_} : {array} to {tile}")
+        values = ", ".join([*(f"%{name}_h" for name in whole), *(f"%{name}_last" for name in last)])
+        lines += [f"return {values} : {', '.join(kinds)}" if kinds else "return", "}"]
+        return "\n".join(lines)
 
 
 def stack(layers: int, products: bool = False) -> Recurrence:

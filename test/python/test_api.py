@@ -1,4 +1,4 @@
-"""`parc.compile` as an object: signatures, parameters, modes, gradients, and what wrong calls are told."""
+"""`parc.compile` as an object: signatures, parameters, modes, and what wrong calls are told."""
 
 import copy
 import re
@@ -179,7 +179,7 @@ def test_inference_tensors_as_weights() -> None:
         equal(compiled, model, R(2, 4))
 
 
-# Modes and gradients.
+# Modes.
 
 
 def test_a_mode_that_matters_is_checked() -> None:
@@ -198,20 +198,6 @@ def test_a_mode_that_does_not_matter_is_not_asked_for(recurrence: tuple[Recurren
     model, compiled = recurrence
     equal(compiled.train(), model, R(2, 3, 8))
     equal(compiled.eval(), model, R(2, 3, 8))
-
-
-def test_backward_is_an_error(recurrence: tuple[Recurrence, parc.Module]) -> None:
-    _, compiled = recurrence
-    y = compiled(R(4, 2, 8))
-    assert y.requires_grad
-    with pytest.raises(parc.CallError, match="training through a compiled module is not supported yet"):
-        y.sum().backward()
-    with torch.no_grad():
-        assert not compiled(R(4, 2, 8)).requires_grad
-    frozen = parc.compile(torch.tanh, R(3))
-    assert not frozen(R(3)).requires_grad
-    with pytest.raises(parc.CallError, match="training"):
-        frozen(R(3, requires_grad=True)).sum().backward()
 
 
 def test_nothing_of_the_callers_is_changed() -> None:

@@ -50,6 +50,14 @@ def test_rnn_cpu_compares_every_stack_with_eager(tmp_path: Path) -> None:
     assert "Peephole" not in done.stderr.splitlines()[0], "progress is on stderr, the table on stdout"
 
 
+def test_training_compares_every_gradient_with_eager() -> None:
+    done = run("training.py", "--quick", "--json", "-")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert [row["model"] for row in report["rows"]] == ["LSTM", "LstmLoop", "PeepholeLoop", "GruLoop"]
+    assert all(row["error"] < 1e-5 and row["parc_step_ms"] > 0 for row in report["rows"])
+
+
 def test_compile_time_serves_all_sizes_from_one_compile() -> None:
     done = run("compile_time.py", "--quick", "--shape", "2,1,2,16", "--json", "-")
     assert done.returncode == 0, done.stderr
@@ -60,7 +68,16 @@ def test_compile_time_serves_all_sizes_from_one_compile() -> None:
     assert served["error"] < 1e-5
 
 
-@pytest.mark.parametrize("script", ["rnn_cpu.py", "compile_time.py"])
+def test_contractions_compares_every_gradient_with_pytorch() -> None:
+    done = run("contractions.py", "--quick", "--json", "-")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert [(row["element"], row["gradient"]) for row in rows] == [
+        (element, gradient) for element in ("f32", "f64") for gradient in ("weight", "bias")
+    ]
+
+
+@pytest.mark.parametrize("script", ["rnn_cpu.py", "training.py", "compile_time.py", "contractions.py"])
 def test_help_teaches_with_examples(script: str) -> None:
     done = run(script, "--help")
     assert done.returncode == 0
@@ -92,3 +109,11 @@ def test_programs_are_timed_in_turns(common: ModuleType) -> None:
     assert len(timing.ratios("a", "b")) == 4
     turns = "".join(order)[4:]  # after the calls that find out how long one takes
     assert turns == "aabbbbaaaabbbbaa"
+
+
+def test_memory_is_measured_beside_what_is_planned() -> None:
+    done = run("memory.py", "--quick", "--json", "-")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert [row["planned"] is None for row in rows] == [True, False, True, False, False]
+    assert rows[-1]["planned"] < rows[-2]["planned"], "a limit makes the step take less"

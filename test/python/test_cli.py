@@ -12,6 +12,7 @@ from parc.passbase import Pass
 from parc.pipelines import (
     ALIASES,
     PIPELINES,
+    is_past,
     parse_pipeline,
     pass_names,
     pass_type,
@@ -101,6 +102,9 @@ def test_stages_follow_each_other() -> None:
     assert stages_after(None, "loops") == ["system", "schedule", "loops"]
     assert stages_after("system", "loops") == ["schedule", "loops"]
     assert stages_after("loops", "loops") == []
+    assert stages_after(None, "adjoint") == ["system", "adjoint"]
+    assert stages_after("adjoint", "loops") == ["schedule", "loops"]
+    assert is_past("schedule", "adjoint") and not is_past("system", "adjoint") and not is_past(None, "llvm")
     assert stages_after(None, "linalg") == []
 
 

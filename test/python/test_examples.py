@@ -1,7 +1,9 @@
 """The examples do what they say, on the real models and the real recording that they use."""
 
+import re
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ import custom_cell
 import demo
 import g2p
 import speech
+import train_characters
 
 
 def test_demo(capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,3 +94,35 @@ def test_custom_cell_waves() -> None:
     model = custom_cell.PeepholeStack(layers=3, features=8, hidden=16)
     report = parc.explain(model, (torch.randn(4, 2, 8),), strategy="wavefront", sizes={"T": 50, "B": 1})
     assert (int(report.work), int(report.waves)) == (150, 52)
+
+
+@pytest.mark.parametrize(("cell", "loss"), [("lstm", "outside"), ("peephole", "inside")])
+def test_training_on_characters(cell: str, loss: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A few steps of small models: the same losses as eager's, a picture of them, and states that carry over."""
+    output = tmp_path / "curves.svg"
+    sizes = "--layers 2 --hidden 24 --batch 3 --chunk 7 --steps 6 --every 2"
+    options = f"--cell {cell} --loss {loss} {sizes} --tolerance 1e-4 --control --output {output}"
+    assert train_characters.main(options.split()) == 0
+    text = capsys.readouterr().out
+    assert re.findall(r"^step +(\d+)", text, re.MULTILINE) == ["1", "2", "4", "6"]
+    assert "parc trains" in text and "with another last bit" in text
+    picture = ElementTree.parse(output).getroot()
+    curves = [e.attrib["d"].count("L") for e in picture.iter() if "L" in e.attrib.get("d", "")]
+    assert curves == [5, 5], "six points each"
+
+
+def test_training_that_differs_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = f"--layers 1 --hidden 8 --batch 2 --chunk 3 --steps 1 --tolerance -1 --output {tmp_path / 'a.svg'}"
+    assert train_characters.main(options.split()) == 1
+    assert "the losses differ by more than -1" in capsys.readouterr().err
+
+
+def test_characters_are_cut_into_streams() -> None:
+    text = train_characters.encode("ab\ncé~" * 4)
+    assert text[:6].tolist() == [66, 67, 0, 68, 1, 95]
+    chunks = train_characters.chunks(torch.arange(24), 2, 3)
+    seen = [next(chunks) for _ in range(5)]
+    assert [following.tolist() for _, following in seen[:1]] == [[[1, 13], [2, 14], [3, 15]]]
+    streams = torch.cat([characters for characters, _ in seen[:3]])
+    assert torch.equal(streams, torch.stack([torch.arange(9), torch.arange(12, 21)], 1))
+    assert torch.equal(seen[3][0], seen[0][0]), "the text begins again"

@@ -1,12 +1,12 @@
 """The body of a linalg operation, opened up: its scalars, to which derivatives are added, become tensors again."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch_mlir import ir
 from torch_mlir.dialects import arith, linalg, tensor
 
-from parc.autodiff import emit
+from parc.autodiff import emit, windows
 from parc.autodiff.extents import Sizes, as_value
 from parc.codegen.irtools import captured_values, clone_with
 from parc.codegen.sizes import Size
@@ -133,11 +133,19 @@ class OpenBody:
         element = like.type.element_type if isinstance(like.type, ir.ShapedType) else like.type
         extents = self.sizes.of(like) if isinstance(like.type, ir.ShapedType) else []
         if emit.is_permutation(map_):
-            return self._generic([scalar], map_, [emit.empty_of(extents, element)], None)[0]
+            out = emit.empty_of(extents, element)
+            (total,) = self._generic([scalar], map_, self._inputs([scalar], map_), [out], None)
+            return total if isinstance(like.type, ir.ShapedType) else tensor.extract(total, [])
         narrow = ir.FloatType(element).width < _SUM_WIDTH
         wide = ir.F32Type.get() if narrow else element
         start = emit.filled(emit.empty_of(extents, wide))
-        (total,) = self._generic([scalar], map_, [start], [lambda sum_, x: arith.addf(sum_, _extended(x, wide))])
+        inputs = self._inputs([scalar], map_)
+        turned = self._turned_around(scalar, map_, extents, inputs)
+        if turned is not None:
+            map_, inputs = turned
+        (total,) = self._generic(
+            [scalar], map_, inputs, [start], [lambda sum_, x: arith.addf(sum_, _extended(x, wide))]
+        )
         if narrow:
             total = _truncated(total, emit.empty_of(extents, element))
         return total if isinstance(like.type, ir.ShapedType) else tensor.extract(total, [])
@@ -146,7 +154,7 @@ class OpenBody:
         self, scalars: Sequence[ir.Value], map_: ir.AffineMap, starts: Sequence[ir.Value], combine: Sequence[Combine]
     ) -> list[ir.Value]:
         """Each scalar combined over the dimensions that the map leaves out, starting from `starts`."""
-        return self._generic(scalars, map_, starts, combine)
+        return self._generic(scalars, map_, self._inputs(scalars, map_), starts, combine)
 
     def extents(self) -> list[Size]:
         """The extents of the iteration space."""
@@ -162,32 +170,51 @@ class OpenBody:
     def linear_index(self, dims: Iterable[int]) -> ir.Value:
         """The number of an iteration in lexicographic order of `dims`, added to the body."""
         extents = self.extents()
-        extents = {d: as_value(extents[d]) for d in dims}
+        values = {d: as_value(extents[d]) for d in dims}
         with self.adding():
             total: ir.Value | None = None
-            for d, extent in extents.items():
+            for d, extent in values.items():
                 at = linalg.IndexOp(d).result
                 total = at if total is None else arith.addi(arith.muli(total, extent), at)
             return total if total is not None else arith.constant(ir.IndexType.get(), 0)
+
+    def _turned_around(
+        self, scalar: ir.Value, map_: ir.AffineMap, whole: Sequence[Size], inputs: Mapping[int, Operand]
+    ) -> tuple[ir.AffineMap, dict[int, Operand]] | None:
+        """The map and the operands of a sum over windows without two that are added to one element at a time."""
+        if all(isinstance(e, ir.AffineDimExpr) for e in map_.results):
+            return None
+        seen = [(o.value, o.map) for o in inputs.values()]
+        ops = self.behind(scalar)
+        sum_ = windows.Sum(map_, whole, self.extents(), self.result_map(0), seen, ops)
+        turned = windows.turned_around(sum_, self.sizes)
+        if turned is None:
+            return None
+        new_map, operands = turned
+        return new_map, {i: Operand(*o) for i, o in zip(inputs, operands, strict=True)}
+
+    def _inputs(self, scalars: Sequence[ir.Value], map_: ir.AffineMap) -> dict[int, Operand]:
+        """The operands, by number, that scalars are computed from, and those that say the iterations' extents."""
+        used = {*scalars, *(v for s in scalars for op in self.behind(s) for v in captured_values(op))}
+        numbers = [i for i, a in enumerate(self.block.arguments) if a in used]
+        numbers += self._to_cover([*(self.operands[i].map for i in numbers), map_])
+        return {i: self.operands[i] for i in numbers}
 
     def _generic(
         self,
         scalars: Sequence[ir.Value],
         map_: ir.AffineMap,
+        inputs: Mapping[int, Operand],
         outputs: Sequence[ir.Value],
         combine: Sequence[Combine] | None,
     ) -> list[ir.Value]:
-        """A `linalg.generic` that computes the scalars, with the operands that they need."""
+        """A `linalg.generic` that computes the scalars from these operands."""
         ops = list(dict.fromkeys(op for s in scalars for op in self.behind(s)))
         ops.sort(key={op: i for i, op in enumerate(self.ops)}.__getitem__)
-        used = {*scalars, *(v for op in ops for v in captured_values(op))}
-        numbers = [i for i, a in enumerate(self.block.arguments) if a in used]
-        numbers += self._to_cover([*(self.operands[i].map for i in numbers), map_])
-        inputs = [self.operands[i] for i in numbers]
-        maps = [*(o.map for o in inputs), *[map_] * len(outputs)]
-        generic = emit.generic([o.value for o in inputs], outputs, maps)
+        maps = [*(o.map for o in inputs.values()), *[map_] * len(outputs)]
+        generic = emit.generic([o.value for o in inputs.values()], outputs, maps)
         block = generic.regions[0].blocks[0]
-        values = dict(zip([self.block.arguments[i] for i in numbers], block.arguments, strict=False))
+        values = dict(zip([self.block.arguments[i] for i in inputs], block.arguments, strict=False))
         with ir.InsertionPoint(block):
             for op in ops:
                 clone_with(op, values)

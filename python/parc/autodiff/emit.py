@@ -46,6 +46,12 @@ def is_float(type_: ir.Type) -> bool:
     return isinstance(element, ir.FloatType)
 
 
+def is_continuous(type_: ir.Type) -> bool:
+    """Whether derivatives pass through values of the type: floating-point, or complex, for which there are no rules."""
+    element = type_.element_type if isinstance(type_, ir.ShapedType) else type_
+    return isinstance(element, ir.FloatType | ir.ComplexType)
+
+
 def add(a: ir.Value, b: ir.Value, sizes: Sizes) -> ir.Value:
     """The sum of two scalars or of two tensors of the same shape."""
     return elementwise([a, b], arith.addf, sizes) if isinstance(a.type, ir.RankedTensorType) else arith.addf(a, b)
@@ -89,7 +95,11 @@ def is_permutation(map_: ir.AffineMap) -> bool:
 
 
 def extract_slice(
-    source: ir.Value, offsets: Sequence[Size], extents: Sequence[Size], strides: Sequence[Size], type_: ir.RankedTensorType
+    source: ir.Value,
+    offsets: Sequence[Size],
+    extents: Sequence[Size],
+    strides: Sequence[Size],
+    type_: ir.RankedTensorType,
 ) -> ir.Value:
     """A part of a tensor; `type_` may leave out unit dimensions, or extents that are known."""
     parts = [split(sizes) for sizes in (offsets, extents, strides)]

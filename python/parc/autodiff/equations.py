@@ -46,10 +46,9 @@ def uses_of(
     adjoint: EquationAdjoint, original: ir.Value, parts: Sequence[ir.Value], unknowns: Container[ir.Value]
 ) -> list[Use]:
     """The contributions to one read or captured value; those that are no products are added up."""
-    owner = None if isinstance(original.owner, ir.Block) else original.owner.operation
-    is_read = owner is not None and owner.name == "parc.read" and not is_outside(original, body_of(adjoint.forward.op))
-    array = owner.operands[0] if is_read else original
-    access = ir.AffineMapAttr(owner.attributes["at"]).value if is_read else None
+    array, access = original, None
+    if not is_outside(original, body_of(adjoint.forward.op)):
+        array, access = original.owner.operands[0], ir.AffineMapAttr(original.owner.attributes["at"]).value
     block, found, plain = body_of(adjoint.op), [], []
     for part in parts:
         product = part.owner.operation

@@ -27,10 +27,6 @@ class Sizes:
         # What the type says is simpler than what can be derived.
         return [s if type_.is_dynamic_dim(d) else type_.shape[d] for d, s in enumerate(found)]
 
-    def dynamic(self, value: ir.Value) -> list[ir.Value]:
-        """The dynamic extents alone, as operations take them."""
-        return [s for s in self.of(value) if isinstance(s, ir.Value)]
-
     def _of_result(self, value: ir.Value, op: ir.Operation) -> list[Size] | None:
         if op.name.startswith("linalg."):
             return self.of(op.operands[len(op.operands) - len(op.results) + value.result_number])
@@ -38,11 +34,15 @@ class Sizes:
             named = iter([v for v in op.operands if isinstance(v.type, ir.IndexType)])
             type_ = value.type
             return [next(named) if type_.is_dynamic_dim(d) else s for d, s in enumerate(type_.shape)]
+        if op.name.startswith(("arith.", "math.")):
+            tensors = [v for v in op.operands if isinstance(v.type, ir.RankedTensorType)]
+            return self.of(tensors[0]) if tensors else None
         rules: dict[str, Callable[[ir.Operation], list[Size] | None]] = {
             "tensor.extract_slice": _of_slice,
             "tensor.insert_slice": lambda op: self.of(op.operands[1]),
             "tensor.insert": lambda op: self.of(op.operands[1]),
             "tensor.cast": lambda op: self.of(op.operands[0]),
+            "builtin.unrealized_conversion_cast": lambda op: self.of(op.operands[0]),
             "tensor.concat": self._of_concat,
             "tensor.collapse_shape": self._of_collapse,
             "tensor.pad": self._of_pad,
@@ -90,27 +90,14 @@ def as_value(size: Size) -> ir.Value:
     return size if isinstance(size, ir.Value) else arith.constant(ir.IndexType.get(), size)
 
 
-def kept_dimensions(op: ir.Operation, full: ir.RankedTensorType, reduced: ir.RankedTensorType) -> list[int]:
-    """The dimensions of a slice (`full`: the tensor that it is cut from) that its type `reduced` keeps."""
-    sizes = mixed(op, "sizes")
-    surplus = full.rank - reduced.rank
-    kept = []
-    for d, size in enumerate(sizes):
-        if surplus and size == 1 and not _keeps(reduced, len(kept), len(sizes) - d - surplus):
-            surplus -= 1
-        else:
-            kept.append(d)
-    return kept
-
-
-def _keeps(reduced: ir.RankedTensorType, at: int, left: int) -> bool:
-    """Whether dimension `at` of the reduced type has to be this unit dimension: upstream keeps the first that fits."""
-    return left > 0 and at < reduced.rank and not reduced.is_dynamic_dim(at) and reduced.shape[at] == 1
-
-
 def _of_slice(op: ir.Operation) -> list[Size]:
-    sizes = mixed(op, "sizes")
-    return [sizes[d] for d in kept_dimensions(op, op.operands[0].type, op.results[0].type)]
+    """The sizes, without the unit dimensions that the result's type leaves out: it keeps the first that fit."""
+    shape = list(op.results[0].type.shape)
+    kept: list[Size] = []
+    for size in mixed(op, "sizes"):
+        if size != 1 or shape[len(kept) : len(kept) + 1] == [1]:
+            kept.append(size)
+    return kept
 
 
 def _of_array(op: ir.Operation) -> list[Size] | None:
@@ -168,6 +155,16 @@ def _dim(value: ir.Value, d: int) -> Size:
     if not value.type.is_dynamic_dim(d):
         return value.type.shape[d]
     return tensor.DimOp(value, arith.constant(ir.IndexType.get(), d)).result
+
+
+def same_size(a: Size, b: Size) -> bool:
+    """Whether two sizes are known to be equal."""
+    if isinstance(a, int) or isinstance(b, int):
+        return constant_size(a) is not None and constant_size(a) == constant_size(b)
+    of_a, of_b = defining_op(a), defining_op(b)
+    if isinstance(of_a, affine.AffineApplyOp) and isinstance(of_b, affine.AffineApplyOp):
+        return of_a.attributes["map"] == of_b.attributes["map"] and list(of_a.operands) == list(of_b.operands)
+    return a == b
 
 
 def constant_size(size: Size) -> int | None:

@@ -8,8 +8,9 @@ from torch_mlir.dialects import func
 from parc.autodiff import cut
 from parc.autodiff.emit import add, zeros
 from parc.autodiff.extents import Sizes
-from parc.autodiff.irtools import remove_unused
+from parc.autodiff.irtools import body_of, hoist_invariants, named, remove_unused
 from parc.autodiff.reverse import Reverse
+from parc.autodiff.stores import define_results
 from parc.autodiff.system import SystemAdjoint
 from parc.codegen.irtools import (
     argument_kind,
@@ -86,6 +87,10 @@ class _Joint:
 
     def append_adjoint(self) -> None:
         """Append arguments for the cotangents of the results, the backward pass, and its results."""
+        for system in named(self._block, "parc.system"):
+            for equation in named(body_of(system), "parc.equation"):
+                # What a reader makes of an outer value, such as a reshape, is differentiated where that value is.
+                hoist_invariants(body_of(equation), system)
         segments = list(self._segments())
         end = _terminator(self._block)
         returned = list(end.operands)
@@ -158,12 +163,14 @@ class _Joint:
             self._cotangents.setdefault(leaf, []).extend(reverse.contributions(leaf))
 
     def _through_system(self, adjoint: SystemAdjoint) -> None:
-        arrays = {}
+        arrays: dict[str, ir.Value] = {}
         for use in adjoint.system.results[0].uses:
             op = use.owner.operation
             total = self._total(op.results[0])
             if total is not None:
-                arrays[ir.StringAttr(op.attributes["name"]).value] = total
+                name = ir.StringAttr(op.attributes["name"]).value
+                # An array may be taken out more than once.
+                arrays[name] = add(arrays[name], total, Sizes()) if name in arrays else total
         for value, part in adjoint.run(arrays) if arrays else ():
             self._cotangents.setdefault(value, []).append(part)
 
@@ -194,6 +201,8 @@ class _Cut:
         saved = self._saved()
         backward = self._backward(saved)
         self._shorten_main(saved)
+        for system in named(self._block, "parc.system"):
+            define_results(system)
         self._name_saved(backward, len(saved))
 
     def _dependents(self, values: Iterable[ir.Value]) -> set[ir.Operation]:

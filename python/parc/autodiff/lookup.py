@@ -1,13 +1,13 @@
-"""Derivatives of table look-ups, the `tensor.extract` in the body of a linalg operation (embeddings, gathers, flips)."""
+"""Derivatives of look-ups, the `tensor.extract` in the body of a linalg operation: embeddings, gathers, flips."""
 
 from collections.abc import Callable, Sequence
 
 from torch_mlir import ir
-from torch_mlir.dialects import arith, linalg, scf, tensor
+from torch_mlir.dialects import affine, arith, linalg, scf, tensor
 
 from parc.autodiff import emit
 from parc.autodiff.body import OpenBody
-from parc.autodiff.extents import as_value
+from parc.autodiff.extents import as_value, same_size
 from parc.codegen.irtools import captured_values, clone_with, defining_op
 
 
@@ -21,7 +21,7 @@ def add_back(body: OpenBody, extract: ir.Operation, cotangent: ir.Value) -> ir.V
 
 
 def _scatter(body: OpenBody, extract: ir.Operation, cotangent: ir.Value) -> ir.Value:
-    """    for every iteration: table[indices] += cotangent"""
+    """for every iteration: table[indices] += cotangent"""
     table, *indices = extract.operands
     ops = list(dict.fromkeys(op for v in (*indices, cotangent) for op in body.behind(v)))
     ops.sort(key={op: i for i, op in enumerate(body.ops)}.__getitem__)
@@ -69,18 +69,18 @@ def _index(expr: ir.AffineExpr, position: Sequence[ir.Value]) -> ir.Value:
         return position[expr.position]
     if isinstance(expr, ir.AffineConstantExpr):
         return arith.constant(ir.IndexType.get(), expr.value)
-    from torch_mlir.dialects import affine
-
     return affine.AffineApplyOp(ir.AffineMap.get(len(position), 0, [expr]), list(position)).result
 
 
 def _reversal(body: OpenBody, extract: ir.Operation, cotangent: ir.Value) -> ir.Value | None:
     """The cotangent of a table that is read whole, forwards or backwards in each dimension; None for other indices."""
     table, *indices = extract.operands
-    steps = [_step(v) for v in indices]
-    dims = [s[0] for s in steps if s is not None]
+    steps = [s for s in map(_step, indices) if s is not None]
+    dims = [dim for dim, _ in steps]
     extents = body.extents()
-    if sorted(dims) != list(range(len(extents))) or [extents[d] for d in dims] != body.sizes.of(table):
+    if len(steps) != len(indices) or sorted(dims) != list(range(len(extents))):
+        return None
+    if not all(map(same_size, [extents[d] for d in dims], body.sizes.of(table))):
         return None
     if not isinstance(cotangent.owner, ir.Block):
         return None
@@ -92,10 +92,9 @@ def _reversal(body: OpenBody, extract: ir.Operation, cotangent: ir.Value) -> ir.
     op = emit.generic([], [out], [ir.AffineMap.get_identity(rank)])
     with ir.InsertionPoint(op.regions[0].blocks[0]):
         iteration: dict[int, ir.Value] = {}
-        for d, step in enumerate(steps):
-            assert step is not None
+        for d, (dim, last) in enumerate(steps):
             at = linalg.IndexOp(d).result
-            iteration[step[0]] = at if step[1] is None else arith.subi(step[1], at)
+            iteration[dim] = at if last is None else arith.subi(last, at)
         place = [iteration[e.position] for e in operand.map.results]
         linalg.YieldOp([tensor.extract(operand.value, place)])
     return op.results[0]
@@ -110,7 +109,7 @@ def _step(index: ir.Value) -> tuple[int, ir.Value | None] | None:
         return ir.IntegerAttr(op.operation.attributes["dim"]).value, None
     if isinstance(op, arith.SubIOp):
         step, last = _step(op.rhs), op.lhs
-        owner = defining_op(last)
-        if step is not None and step[1] is None and (owner is None or owner.operation.block != op.operation.block):
+        home = last.owner if isinstance(last.owner, ir.Block) else last.owner.operation.block
+        if step is not None and step[1] is None and home != op.operation.block:
             return step[0], last
     return None

@@ -11,12 +11,13 @@ from torch_mlir import ir
 from parc.autodiff import cut
 from parc.autodiff.equations import EquationAdjoint, Use
 from parc.autodiff.irtools import body_of, is_outside
-from parc.autodiff.sets import Box, bounding_box, identity, unchanged
+from parc.autodiff.sets import identity, unchanged
 from parc.autodiff.stacks import Frame, Stack, can_lift, in_order, lift, place, slopes, stack, sum_stack
 from parc.autodiff.stores import Stored, Stores
 from parc.autodiff.transpose import Transposed, as_index
 from parc.codegen.irtools import captured_values
 from parc.errors import CompileError
+from parc.poly.boxes import Box, bounding_box
 from parc.poly.model import Boundary
 
 Part = tuple[ir.Value, ir.Value]

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Sequence
 from torch_mlir import ir
 
 from parc.autodiff import emit, rules
-from parc.autodiff.extents import Sizes, constant_size, kept_dimensions
+from parc.autodiff.extents import Sizes, constant_size, same_size
 from parc.autodiff.rules import Cotangent, Window
+from parc.autodiff.shifts import irrelevant_maxima
 from parc.codegen.sizes import Size
 
 
@@ -28,8 +29,9 @@ class Reverse:
         self._sizes = sizes
         self._found: dict[ir.Value, list[Cotangent]] = {}
         self.active: set[ir.Value] = {v for v in self._wanted if emit.is_float(v.type)}
+        irrelevant = irrelevant_maxima(self._ops)
         for op in self._ops:
-            self.active.update(rules.active_results(op, self.active))
+            self.active.update(v for v in rules.active_results(op, self.active) if v not in irrelevant)
 
     def seed(self, value: ir.Value, cotangent: ir.Value) -> None:
         """Add to the cotangent of a value; nothing happens where it depends on no leaf."""
@@ -46,8 +48,7 @@ class Reverse:
 
     def contributions(self, value: ir.Value) -> list[ir.Value]:
         """What the readers of a leaf contribute to its cotangent, not summed; parts of it are put together."""
-        whole = [c for c in self._found.get(value, []) if isinstance(c, ir.Value)]
-        windows = [c for c in self._found.get(value, []) if isinstance(c, Window)]
+        whole, windows = self._split(value)
         if windows:
             whole.append(self._assemble(value, windows))
         # Putting together again would give new operations.
@@ -56,10 +57,22 @@ class Reverse:
 
     def total(self, value: ir.Value) -> ir.Value | None:
         """The cotangent of a leaf; None where it is zero."""
+        whole, windows = self._split(value)
+        if windows and (not whole or _covers(windows, self._sizes.of(value))):
+            whole, windows = self.contributions(value), []
         total: ir.Value | None = None
-        for contribution in self.contributions(value):
+        for contribution in whole:
             total = contribution if total is None else emit.add(total, contribution, self._sizes)
+        if total is not None and windows:
+            total = self._placed(windows, total, [_whole(total, self._sizes)])
+        if total is not None:
+            self._found[value] = [total]
         return total
+
+    def _split(self, value: ir.Value) -> tuple[list[ir.Value], list[Window]]:
+        """The contributions to a whole tensor, and those to parts of it."""
+        found = self._found.get(value, [])
+        return [c for c in found if isinstance(c, ir.Value)], [c for c in found if isinstance(c, Window)]
 
     def _take(self, value: ir.Value) -> ir.Value | None:
         return self.total(value) if value in self._found else None
@@ -69,13 +82,16 @@ class Reverse:
             self._found.setdefault(value, []).append(cotangent)
 
     def _assemble(self, value: ir.Value, windows: Sequence[Window]) -> ir.Value:
-        """Parts as one tensor: zeros, but where parts make up the whole; overlapping ones are added up."""
-        if len(windows) == 1 and _is_whole(windows[0], self._sizes.of(value)) and windows[0].value.type == value.type:
+        """Parts as one tensor, with zeros where no part is; overlapping ones are added up."""
+        if not _covers(windows, self._sizes.of(value)):
+            return self._placed(windows, emit.zeros(value, self._sizes), [])
+        if windows[0].value.type == value.type:
             return windows[0].value
-        extents = self._sizes.of(value)
-        covered = _covers(windows, extents)
-        total = emit.empty(value, self._sizes) if covered else emit.zeros(value, self._sizes)
-        done: list[Window] = []
+        return self._placed(windows, emit.empty(value, self._sizes), [])
+
+    def _placed(self, windows: Sequence[Window], total: ir.Value, done: Sequence[Window]) -> ir.Value:
+        """Parts put into a tensor, or added where they may overlap with those that are in it."""
+        done = list(done)
         for window in windows:
             part = window.value
             place = (window.offsets, window.extents, window.strides)
@@ -86,8 +102,10 @@ class Reverse:
         return total
 
 
-def _is_whole(window: Window, extents: Sequence[Size]) -> bool:
-    return list(window.extents) == list(extents) and all(_is(o, 0) for o in window.offsets)
+def _whole(value: ir.Value, sizes: Sizes) -> Window:
+    """A tensor as a part of itself."""
+    rank = ir.RankedTensorType(value.type).rank
+    return Window(value, (0,) * rank, tuple(sizes.of(value)), (1,) * rank)
 
 
 def _is(size: Size, number: int) -> bool:
@@ -116,10 +134,10 @@ def _covers(windows: Sequence[Window], extents: Sequence[Size]) -> bool:
     cut = [
         d
         for d, extent in enumerate(extents)
-        if not all(w.extents[d] == extent and _is(w.offsets[d], 0) and _is(w.strides[d], 1) for w in windows)
+        if not all(same_size(w.extents[d], extent) and _is(w.offsets[d], 0) and _is(w.strides[d], 1) for w in windows)
     ]
     if len(cut) != 1:
-        return False
+        return not cut and len(windows) == 1
     (d,) = cut
     whole = constant_size(extents[d])
     parts = [tuple(constant_size(s) for s in (w.offsets[d], w.extents[d], w.strides[d])) for w in windows]

@@ -6,13 +6,14 @@ again, and what moves elements: slices, concatenations, reshapes, casts.  Scalar
 
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from torch_mlir import ir
 from torch_mlir.dialects import arith, linalg, tensor
 
 from parc.autodiff import emit, scalar, structured
-from parc.autodiff.extents import Sizes, kept_dimensions, mixed, split
-from parc.codegen.irtools import defining_op
+from parc.autodiff.extents import Sizes, mixed, split
+from parc.codegen.irtools import captured_values
 from parc.codegen.sizes import Size
 from parc.errors import CompileError
 
@@ -30,8 +31,8 @@ class Window:
     strides: tuple[Size, ...]
 
 
-Cotangent = ir.Value | Window
-Contribution = tuple[ir.Value, Cotangent]
+Cotangent: TypeAlias = "ir.Value | Window"
+Contribution: TypeAlias = "tuple[ir.Value, Cotangent]"
 """A value and what is added to its cotangent."""
 
 Rule = Callable[[ir.Operation, ir.Value, Set[ir.Value], Sizes], Iterator[Contribution]]
@@ -47,7 +48,7 @@ def differentiate(
     """
     if op.name in _RULES and cotangents[0] is not None:
         yield from _RULES[op.name](op, cotangents[0], active, sizes)
-    elif op.name.startswith("linalg."):
+    elif structured.is_structured(op):
         yield from structured.differentiate(op, cotangents, active, sizes)
     elif op.name.startswith(("arith.", "math.")) and cotangents[0] is not None:
         yield from _of_arithmetic(op, cotangents[0], active, sizes)
@@ -57,11 +58,13 @@ def differentiate(
 
 def active_results(op: ir.Operation, active: Set[ir.Value]) -> list[ir.Value]:
     """The results that depend differentiably on active operands."""
-    if op.name.startswith("linalg."):
+    if structured.is_structured(op):
         return structured.active_results(op, active)
-    if not any(v in active for v in op.operands) or op.name in scalar.ZERO:
+    if not any(v in active for v in (captured_values(op) if len(op.regions) else op.operands)):
         return []
-    return [r for r in op.results if emit.is_float(r.type)]
+    if op.name in scalar.ZERO:
+        return []
+    return [r for r in op.results if emit.is_continuous(r.type)]
 
 
 def _of_arithmetic(
@@ -89,8 +92,16 @@ def _of_elementwise(
         element = op.results[0].type.element_type
         inner = ir.Operation.create(op.name, [element], list(block.arguments)[:-1], dict(op.attributes))
         linalg.YieldOp(list(inner.results))
-    yield from structured.differentiate(generic.operation, [cotangent], active, sizes)
-    generic.operation.erase()
+    yield from _of_stand_in(generic.operation, op, cotangent, active, sizes)
+
+
+def _of_stand_in(
+    linalg_op: ir.Operation, op: ir.Operation, cotangent: ir.Value, active: Set[ir.Value], sizes: Sizes
+) -> Iterator[Contribution]:
+    """Differentiate a linalg operation in the place of `op`, which computes the same, and delete it."""
+    yield from structured.differentiate(linalg_op, [cotangent], active, sizes)
+    linalg_op.results[0].replace_all_uses_with(op.results[0])
+    linalg_op.erase()
 
 
 # -- matrix products -------------------------------------------------------------------------------------------
@@ -133,8 +144,9 @@ def _of_matvec(op: ir.Operation, cotangent: ir.Value, active: Set[ir.Value], siz
 def _is_plain(op: ir.Operation) -> bool:
     """Whether a `linalg.matmul` transposes nothing and has one element type."""
     maps = [ir.AffineMapAttr(a).value for a in linalg.get_indexing_maps(op.opview)]
-    positions = [[e.position for e in m.results] for m in maps if all(isinstance(e, ir.AffineDimExpr) for e in m.results)]
-    return positions == [[0, 2], [2, 1], [0, 1]] and len({str(v.type.element_type) for v in op.operands}) == 1
+    plain = ([0, 2], [2, 1], [0, 1])
+    dims = [ir.AffineMap.get(3, 0, [ir.AffineExpr.get_dim(d) for d in results]) for results in plain]
+    return maps == dims and len({str(v.type.element_type) for v in op.operands}) == 1
 
 
 def _of_transpose(op: ir.Operation, cotangent: ir.Value, active: Set[ir.Value], sizes: Sizes) -> Iterator[Contribution]:
@@ -156,11 +168,11 @@ def _of_insert_slice(
     op: ir.Operation, cotangent: ir.Value, active: Set[ir.Value], sizes: Sizes
 ) -> Iterator[Contribution]:
     part, into = list(op.operands)[:2]
-    window = [mixed(op, n) for n in ("offsets", "sizes", "strides")]
+    offsets, extents, strides = (mixed(op, n) for n in ("offsets", "sizes", "strides"))
     if part in active:
-        yield part, emit.extract_slice(cotangent, *window, part.type)
+        yield part, emit.extract_slice(cotangent, offsets, extents, strides, part.type)
     if into in active:
-        yield into, emit.insert_slice(emit.zeros(part, sizes), cotangent, *window)
+        yield into, emit.insert_slice(emit.zeros(part, sizes), cotangent, offsets, extents, strides)
 
 
 def _of_concat(op: ir.Operation, cotangent: ir.Value, active: Set[ir.Value], sizes: Sizes) -> Iterator[Contribution]:
@@ -219,7 +231,7 @@ def _of_from_elements(
     shape = op.results[0].type.shape
     for i, element in enumerate(op.operands):
         if element in active:
-            place = []
+            place: list[ir.Value] = []
             for extent in reversed(shape):
                 place.insert(0, arith.constant(ir.IndexType.get(), i % extent))
                 i //= extent
@@ -228,9 +240,8 @@ def _of_from_elements(
 
 def _of_splat(op: ir.Operation, cotangent: ir.Value, active: Set[ir.Value], sizes: Sizes) -> Iterator[Contribution]:
     """As of a `linalg.fill`."""
-    fill = linalg.fill(op.operands[0], outs=[emit.empty(op.results[0], sizes)])
-    yield from structured.differentiate(defining_op(fill).operation, [cotangent], active, sizes)
-    defining_op(fill).operation.erase()
+    fill = linalg.fill(op.operands[0], outs=[emit.empty(op.results[0], sizes)]).owner.operation
+    yield from _of_stand_in(fill, op, cotangent, active, sizes)
 
 
 _RULES: dict[str, Rule] = {

@@ -14,7 +14,7 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith
 from torch_mlir.dialects import math as mlir_math
 
-from parc.autodiff.emit import constant, is_float
+from parc.autodiff.emit import constant, is_continuous
 from parc.codegen.irtools import defining_op
 from parc.errors import CompileError
 
@@ -38,7 +38,8 @@ def pull_back(
 ) -> dict[ir.Value, ir.Value]:
     """Cotangents of the active values of straight-line scalar code, emitted at the insertion point.
 
-    seeds: values and their cotangents.  `active` values get one; of an operation of another dialect they keep it.
+    seeds: values and their cotangents.  Values that are not `active` get none.  What `tensor.extract` reads is left to
+    the caller, who finds the cotangent of its result.
     """
     cotangents: dict[ir.Value, ir.Value] = {}
 
@@ -50,15 +51,17 @@ def pull_back(
     for value, cotangent in seeds:
         give(value, cotangent)
     for op in reversed(ops):
-        if len(op.results) != 1 or op.results[0] not in cotangents or op.name == "tensor.extract":
+        if not any(r in cotangents for r in op.results) or op.name == "tensor.extract":
             continue
+        # An operation with several results has no rule.
+        partial_derivatives = partials(op)
         cotangent = cotangents[op.results[0]]
         with op.location:
             inner = _logistic_argument(op) or _softplus_argument(op)
             if inner is not None:
                 give(inner, _of_composite(op, inner, cotangent))
                 continue
-            for partial, operand in zip(partials(op), op.operands, strict=True):
+            for partial, operand in zip(partial_derivatives, op.operands, strict=True):
                 if partial is not None and operand in active:
                     give(operand, partial(op, cotangent))
     return cotangents
@@ -75,7 +78,7 @@ def partials(op: ir.Operation) -> Sequence[Partial | None]:
 
 def propagates(op: ir.Operation) -> bool:
     """Whether a result of a scalar operation can depend differentiably on an operand."""
-    return op.name not in ZERO and any(is_float(r.type) for r in op.results)
+    return op.name not in ZERO and any(is_continuous(r.type) for r in op.results)
 
 
 # -- words of the rules ----------------------------------------------------------------------------------------
@@ -141,6 +144,15 @@ def _one_minus_square(value: ir.Value) -> ir.Value:
 
 def _one_plus_square(value: ir.Value) -> ir.Value:
     return arith.addf(_like(value, 1), arith.mulf(value, value))
+
+
+def _narrowed(op: ir.Operation, g: ir.Value) -> ir.Value:
+    """Of `extf`: a cotangent that was extended for this sum is taken as it was."""
+    before = defining_op(g)
+    type_ = op.operands[0].type
+    if isinstance(before, arith.ExtFOp) and before.operation.operands[0].type == type_:
+        return before.operation.operands[0]
+    return arith.truncf(type_, g)
 
 
 def _absolute(op: ir.Operation, g: ir.Value) -> ir.Value:
@@ -337,8 +349,9 @@ _PARTIALS: dict[str, Sequence[Partial | None]] = {
         lambda op, g: arith.negf(arith.mulf(g, mlir_math.trunc(arith.divf(op.operands[0], op.operands[1])))),
     ),
     "arith.select": (None, _chosen(True), _chosen(False)),
-    "arith.extf": (lambda op, g: arith.truncf(op.operands[0].type, g),),
+    "arith.extf": (_narrowed,),
     "arith.truncf": (lambda op, g: arith.extf(op.operands[0].type, g),),
+    "arith.flush_denormals": (_same,),
     "arith.maximumf": (_extremum(0, True), _extremum(1, True)),
     "arith.minimumf": (_extremum(0, False), _extremum(1, False)),
     "arith.maxnumf": (_number_extremum(0, True), _number_extremum(1, True)),

@@ -9,11 +9,11 @@ from torch_mlir.dialects import affine, arith, linalg, tensor
 
 from parc.autodiff.emit import empty_of, extract_slice, filled, generic, insert_slice
 from parc.autodiff.extents import Sizes
-from parc.autodiff.sets import Box
 from parc.codegen.irtools import clone_with, walk
 from parc.codegen.sizes import Size, affine_of
 from parc.errors import CompileError
 from parc.poly.affine import IN, OUT, from_aff
+from parc.poly.boxes import Box
 
 _DYNAMIC = ir.ShapedType.get_dynamic_size()
 
@@ -50,7 +50,8 @@ def slopes(index: isl.MultiAff) -> list[tuple[int, int]] | None:
 
     None where a result moves with several dimensions, or several with one, or where it is not affine.
     """
-    found, used = [], set()
+    found: list[tuple[int, int]] = []
+    used: set[int] = set()
     for r in range(index.dim(OUT)):
         aff = index.get_aff(r)
         if aff.dim(isl.dim_type.div) or not aff.get_denominator_val().is_one():
@@ -70,7 +71,7 @@ def slopes(index: isl.MultiAff) -> list[tuple[int, int]] | None:
 def in_order(index: isl.MultiAff, frame: Frame) -> bool:
     """Whether an index function walks slices of an array in the direction of the frame."""
     moves = slopes(index)
-    return moves is not None and all(step * frame.signs[d] >= 0 for d, step in moves)
+    return moves is not None and all(not step or step * frame.signs[d] > 0 for d, step in moves)
 
 
 def stack(array: ir.Value, index: isl.MultiAff, frame: Frame, symbols: Sequence[ir.Value]) -> Stack:

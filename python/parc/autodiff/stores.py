@@ -9,25 +9,32 @@ from torch_mlir import ir
 from parc.autodiff.emit import empty_of, filled
 from parc.autodiff.equations import EquationAdjoint
 from parc.autodiff.irtools import body_of, create_unknown, take_out
-from parc.autodiff.sets import Box, affine_map, bounding_box, identity, integer_sets, on_space
+from parc.autodiff.sets import affine_map, identity, integer_sets
 from parc.autodiff.stacks import affine_extents, size_value
 from parc.errors import CompileError
+from parc.poly.affine import SET
+from parc.poly.boxes import Box, bounding_box, on_space
+from parc.poly.model import build
 
 
 @dataclass(eq=False)
 class Stored:
-    """A value of an adjoint equation, kept at all its points in an unknown array of the adjoint system."""
+    """A value of an adjoint equation, kept at all its points in an unknown array of the adjoint system.
+
+    It has its box and arrays from `Stores.emit` on.
+    """
 
     adjoint: EquationAdjoint
     value: ir.Value
     index: isl.MultiAff
     name: str
     needed: list[isl.Set] = field(default_factory=list)
-    box: Box | None = None
-    array: ir.Value | None = None
-    """The `parc.unknown`, once it is made."""
-    solved: ir.Value | None = None
-    """The array behind the system, once it is solved."""
+    box: Box = field(init=False)
+    """All points that write the value or read it."""
+    array: ir.Value = field(init=False)
+    """The `parc.unknown`."""
+    solved: ir.Value = field(init=False)
+    """The array behind the system."""
 
     def moved(self, index: isl.MultiAff) -> isl.MultiAff:
         """An index function counted from the first element."""
@@ -66,7 +73,7 @@ class Stores:
         for stored in self._stored.values():
             self._settle(stored)
             with ir.InsertionPoint.at_block_begin(body_of(system)), stored.adjoint.op.location:
-                extents = [*stored.box.extents(), *self._tile_extents(stored)]
+                extents = [*stored.box.extents(), *affine_extents(stored.value, self._symbols)]
                 stored.array = create_unknown(stored.name, extents, len(self._symbols), stored.value.type)
             with following:
                 stored.solved = take_out(system, stored.name, stored.array.type)
@@ -91,17 +98,14 @@ class Stores:
         points = stored.written
         for needed in stored.needed:
             points = points.union(needed)
-        stored.box = bounding_box(points.intersect_params(self._context).coalesce())
-        if stored.box is None:
+        box = bounding_box(points.intersect_params(self._context).coalesce())
+        if box is None:
             raise CompileError(
                 f"cannot differentiate {stored.adjoint.name}: the points that need its cotangents have no bounds: "
                 f"{points}",
                 stored.adjoint.op.location,
             )
-
-    def _tile_extents(self, stored: Stored) -> list[ir.AffineExpr]:
-        write = next((w for w, seed in stored.adjoint.seeds.items() if seed == stored.value), None)
-        return affine_extents(write.operands[0] if write is not None else stored.value, self._symbols)
+        stored.box = box
 
     def _emit_zeros(self, stored: Stored, system: ir.Operation) -> None:
         """Zero where no point makes a contribution: a reader may look for one there."""
@@ -109,19 +113,39 @@ class Stores:
         missing = every.subtract(stored.written).coalesce()
         if missing.is_empty():
             return
-        rank = len(stored.box.extent)
-        tile = ir.AffineMapAttr(stored.array.owner.attributes["shape"]).value.results[rank:]
-        with ir.InsertionPoint(system):
-            element = stored.value.type.element_type
-            zero = filled(empty_of([size_value(e, self._symbols) for e in tile], element))
-        for domain in integer_sets(missing):
-            with ir.InsertionPoint.after(stored.array.owner):
-                ir.Operation.create(
-                    "parc.boundary",
-                    operands=[stored.array, zero],
-                    attributes={
-                        "domain": domain,
-                        "to": ir.AffineMapAttr.get(affine_map(stored.moved(identity(missing)))),
-                        "of": ir.AffineMapAttr.get(ir.AffineMap.get(rank, len(self._symbols), [])),
-                    },
-                )
+        define_as_zero(system, stored.array, missing, stored.moved(identity(missing)), self._symbols)
+
+
+def define_results(system: ir.Operation) -> None:
+    """Zeros for what a system gives away but does not define: elements of arrays that are saved whole."""
+    model = build(system)
+    for unknown in model.unknowns:
+        defined = [w.relation.range() for e in model.equations for w in e.writes if w.array == unknown.name]
+        defined += [b.target.relation.range() for b in model.boundaries if b.target.array == unknown.name]
+        missing = unknown.taken
+        for elements in defined:
+            missing = missing.subtract(elements)
+        if not missing.is_empty():
+            missing = missing.coalesce()
+            define_as_zero(system, unknown.op.results[0], missing, identity(missing), list(system.operands))
+
+
+def define_as_zero(
+    system: ir.Operation, array: ir.Value, elements: isl.Set, index: isl.MultiAff, symbols: Sequence[ir.Value]
+) -> None:
+    """Add boundaries of zeros to a system for `array[index(p)]`, p in `elements`."""
+    rank = elements.dim(SET)
+    tile = ir.AffineMapAttr(array.owner.attributes["shape"]).value.results[rank:]
+    with ir.InsertionPoint(system), system.location:
+        zero = filled(empty_of([size_value(e, symbols) for e in tile], array.type.element_type))
+    for domain in integer_sets(elements):
+        with ir.InsertionPoint.after(array.owner), system.location:
+            ir.Operation.create(
+                "parc.boundary",
+                operands=[array, zero],
+                attributes={
+                    "domain": domain,
+                    "to": ir.AffineMapAttr.get(affine_map(index)),
+                    "of": ir.AffineMapAttr.get(ir.AffineMap.get(rank, len(symbols), [])),
+                },
+            )

@@ -15,17 +15,18 @@ overlap, the gradient goes to that element, the first of equal ones, as in `torc
 from collections.abc import Iterator, Sequence, Set
 
 from torch_mlir import ir
-from torch_mlir.dialects import arith
+from torch_mlir.dialects import arith, linalg
 
 from parc.autodiff import emit, lookup, scalar
 from parc.autodiff.body import OpenBody
 from parc.autodiff.extents import Sizes
+from parc.codegen.irtools import captured_values
 from parc.errors import CompileError
 
 Contribution = tuple[ir.Value, ir.Value]
 """A value and a cotangent to add to it."""
 
-_LARGEST, _SMALLEST = ("arith.maximumf", "arith.maxnumf"), ("arith.minimumf", "arith.minnumf")
+_EXTREMA = ("arith.maximumf", "arith.maxnumf", "arith.minimumf", "arith.minnumf")
 _EQUAL = arith.CmpFPredicate.OEQ
 
 
@@ -52,6 +53,11 @@ def differentiate(
         yield from _contributions(body, found, active)
 
 
+def is_structured(op: ir.Operation) -> bool:
+    """Whether an operation has indexing maps and a body."""
+    return op.name.startswith("linalg.") and len(op.regions) == 1 and linalg.get_indexing_maps(op.opview) is not None
+
+
 def active_results(op: ir.Operation, active: Set[ir.Value]) -> list[ir.Value]:
     """The results of a linalg operation that depend differentiably on an active operand or captured value."""
     block = op.regions[0].blocks[0]
@@ -64,18 +70,16 @@ def _active_inside(block: ir.Block, op: ir.Operation, active: Set[ir.Value]) -> 
     """The active values of a body, and those that it captures."""
     found = {a for a, v in zip(block.arguments, op.operands, strict=False) if v in active}
     for inner in block.operations:
-        operands = list(inner.operation.operands)
+        operands = captured_values(inner) if len(inner.operation.regions) else list(inner.operation.operands)
         found.update(v for v in operands if v in active)
         if found.isdisjoint(operands):
             continue
         if inner.operation.name == "tensor.extract" or scalar.propagates(inner.operation):
-            found.update(r for r in inner.operation.results if emit.is_float(r.type))
+            found.update(r for r in inner.operation.results if emit.is_continuous(r.type))
     return found
 
 
-def _contributions(
-    body: OpenBody, found: dict[ir.Value, ir.Value], active: Set[ir.Value]
-) -> Iterator[Contribution]:
+def _contributions(body: OpenBody, found: dict[ir.Value, ir.Value], active: Set[ir.Value]) -> Iterator[Contribution]:
     """The cotangents of the body's scalars as those of the tensors that they are elements of."""
     sums: dict[tuple[ir.Value, ir.AffineMap], ir.Value] = {}
     starts = {body.result_argument(r): r for r in range(len(body.op.results)) if body.reduces(r)}
@@ -97,10 +101,10 @@ def _contributions(
     made: dict[tuple[ir.Value, ir.AffineMap, ir.Type], ir.Value] = {}
     for (value, map_), cotangent in sums.items():
         # Operands of one shape, as those of a sum, have the same cotangent.
-        key = cotangent, map_, value.type
-        if key not in made:
-            made[key] = body.tensor(cotangent, map_, value)
-        yield value, made[key]
+        same = cotangent, map_, value.type
+        if same not in made:
+            made[same] = body.tensor(cotangent, map_, value)
+        yield value, made[same]
     for extract in body.ops:
         if extract.name == "tensor.extract" and extract.operands[0] in active and extract.results[0] in found:
             yield extract.operands[0], lookup.add_back(body, extract, found[extract.results[0]])
@@ -120,7 +124,7 @@ def _seeds(
         return
     owner = None if isinstance(value.owner, ir.Block) else value.owner.operation
     terms = [v for v in owner.operands if v != before] if owner is not None and before in owner.operands else []
-    if owner is not None and len(terms) == 1 and owner.name in (*_LARGEST, *_SMALLEST, "arith.mulf"):
+    if owner is not None and len(terms) == 1 and owner.name in (*_EXTREMA, "arith.mulf"):
         if body.op.operands[body.input_count + result] in active:
             raise CompileError(
                 "a maximum or product that starts from a computed value has no derivative here", body.op.location
@@ -156,23 +160,23 @@ def _of_extremum(body: OpenBody, result: int, term: ir.Value, cotangent: ir.Valu
         with body.adding():
             is_chosen = arith.cmpi(arith.CmpIPredicate.eq, position, chosen)
         return _where(body, is_chosen, body.see(cotangent, map_))
-    largest = body.see(body.op.results[result], map_)
+    extremum = body.see(body.op.results[result], map_)
     with body.adding():
-        is_largest = arith.cmpf(_EQUAL, term, largest)
+        is_extremum = arith.cmpf(_EQUAL, term, extremum)
     if all(isinstance(e, ir.AffineDimExpr) for m in body.maps for e in m.results):
         with body.adding():
-            one = arith.uitofp(term.type, is_largest)
+            one = arith.uitofp(term.type, is_extremum)
         start = emit.zeros(cotangent, body.sizes)
         (count,) = body.reduced([one], map_, [start], [arith.addf])
-        share = emit.elementwise([cotangent, count], lambda g, n: arith.divf(g, n), body.sizes)
-        return _where(body, is_largest, body.see(share, map_))
+        share = emit.elementwise([cotangent, count], arith.divf, body.sizes)
+        return _where(body, is_extremum, body.see(share, map_))
     dims = [d for d, kind in enumerate(emit.iterators([map_])) if kind == emit.REDUCTION]
     number = body.linear_index(dims)
     index_type = ir.IntegerType.get_signless(64)
     with body.adding():
         number = arith.index_cast(index_type, number)
         last = arith.constant(index_type, (1 << 63) - 1)
-        place = arith.select(is_largest, number, last)
+        place = arith.select(is_extremum, number, last)
     start = emit.filled(emit.empty(cotangent, body.sizes, index_type), (1 << 63) - 1)
     (first,) = body.reduced([place], map_, [start], [arith.minsi])
     chosen = body.see(first, map_)

@@ -18,7 +18,7 @@ from torch_mlir.dialects import tensor
 from parc.autodiff.emit import add, empty_of, filled
 from parc.autodiff.equations import EquationAdjoint, uses_of
 from parc.autodiff.extents import Sizes
-from parc.autodiff.irtools import body_of, hoist_invariants, is_outside, named, read, remove_unused, take_out
+from parc.autodiff.irtools import body_of, hoist_invariants, is_outside, named, read, take_out
 from parc.autodiff.keep import Keep
 from parc.autodiff.outside import Outside, Part
 from parc.autodiff.reverse import Reverse
@@ -84,6 +84,9 @@ class SystemAdjoint:
             parts = [plan() for plan in plans] + [part for plan in boundary_plans for part in plan()]
         for adjoint in adjoints:
             self._fill(adjoint, links, given)
+        for adjoint in adjoints:
+            for seed in adjoint.seeds.values():
+                seed.owner.erase()
         keep = Keep(self.system, self._array, outside.kept, self._symbols)
         for adjoint in adjoints:
             keep.cut(adjoint)
@@ -185,7 +188,9 @@ class SystemAdjoint:
                 value = adjoint.copies.get(tile, tile)
                 if self._unknowns[array] in live and value in reverse.active:
                     with write.location:
-                        seed = ir.Operation.create("builtin.unrealized_conversion_cast", results=[tile.type]).results[0]
+                        # A stand-in that has the extents of what it stands for.
+                        name = "builtin.unrealized_conversion_cast"
+                        seed = ir.Operation.create(name, results=[tile.type], operands=[value]).results[0]
                     adjoint.seeds[write] = seed
                     reverse.seed(value, seed)
             reverse.run()
@@ -212,7 +217,6 @@ class SystemAdjoint:
             with ir.InsertionPoint.at_block_begin(body_of(adjoint.op)), write.location:
                 cotangent = self._cotangent(write, links[write], given.get(write.operands[1]))
                 seed.replace_all_uses_with(cotangent)
-            seed.owner.erase()
 
     def _cotangent(self, write: ir.Operation, links: Sequence[Link], given: ir.Value | None) -> ir.Value:
         """The sum of what its readers contribute, and of its own cotangent outside of the system."""

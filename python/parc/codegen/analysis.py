@@ -118,12 +118,12 @@ class _Analysis:
         return types.pop() if types else None
 
     def _written(self, tile: ir.Value) -> Piece:
-        """All units of a written tile; leading dimensions of extent 1 are no rows."""
+        """All units of a written tile, which has the rows of the others; leading dimensions of extent 1 are no rows."""
         extents = extents_of(tile.type)
         *leading, units = extents if self.with_units and extents else (*extents, 1)
         dims = [i for i, extent in enumerate(leading) if extent != 1]
         rows = [leading[i] for i in dims]
-        if not units or (self.rows is not None and len(self.rows) != len(rows)):
+        if not units or self.rows not in (None, rows):
             raise NotACellError
         self.rows = rows
         indices = [Index("row", dims.index(i)) if i in dims else Index("fixed", 0) for i in range(len(leading))]

@@ -13,10 +13,14 @@ _DYNAMIC_STRIDE = ir.ShapedType.get_dynamic_stride_or_offset()
 
 
 class Array:
-    """A contiguous buffer; extents and strides are computed where it is made."""
+    """A contiguous buffer; extents and strides are computed where it is made.
 
-    def __init__(self, buffer: ir.Value) -> None:
+    `storage` sends the leading indices of an element to its place in the buffer; without it they are the place.
+    """
+
+    def __init__(self, buffer: ir.Value, storage: ir.AffineMap | None = None) -> None:
         self.buffer = buffer
+        self._storage = storage
         self.type = ir.MemRefType(buffer.type)
         self.extents = [
             memref.dim(buffer, index(d)) if self.type.is_dynamic_dim(d) else index(n)
@@ -45,9 +49,28 @@ class Array:
     def offset(self, access: ir.AffineMap | None, point: Sequence[ir.Value], symbols: Sequence[ir.Value]) -> ir.Value:
         """The position of the first element of the tile `array[access(point)]`."""
         offset = index(0)
-        for value, stride in zip(indices(access, point, symbols), self.strides, strict=False):
+        for value, stride in zip(self._places(access, point, symbols), self.strides, strict=False):
             offset = arith.addi(offset, arith.muli(value, stride))
         return offset
+
+    def _places(
+        self, access: ir.AffineMap | None, point: Sequence[ir.Value], symbols: Sequence[ir.Value]
+    ) -> list[ir.Value]:
+        """The leading indices of the tile `array[access(point)]` in the buffer."""
+        if access is not None and self._storage is not None:
+            exprs = list(access.results)
+            exprs[: self._storage.n_dims] = [e.compose(access) for e in self._storage.results]
+            access = ir.AffineMap.get(access.n_dims, access.n_symbols, exprs)
+        return indices(access, point, symbols)
+
+    def stride(self, access: ir.AffineMap | None, dim: int) -> ir.Value:
+        """How far the tiles of neighbours in a dimension are apart; the access moves by a constant with it."""
+        distance = index(0)
+        for expr, stride in zip(access.results if access is not None else [], self.strides, strict=False):
+            moved = slope(expr, dim)
+            assert moved is not None
+            distance = arith.addi(distance, arith.muli(index(moved), stride))
+        return distance
 
     def tile_size(self, leading: int) -> ir.Value:
         """The number of elements of a tile that `leading` indices select."""
@@ -66,7 +89,7 @@ class Array:
         return memref.SubViewOp(
             type_,
             self.buffer,
-            indices(access, point, symbols),
+            self._places(access, point, symbols),
             sizes,
             [],
             [_DYNAMIC] * leading + [0] * len(rest),
@@ -80,6 +103,14 @@ class Array:
         for extent in reversed(self.type.shape[1:]):
             strides.insert(0, _DYNAMIC_STRIDE if _DYNAMIC in (extent, strides[0]) else extent * strides[0])
         return strides[: self.type.rank]
+
+
+def modulus(place: ir.AffineExpr) -> int:
+    """How many places one index of a storage map has; 0 for an index that stays as it is."""
+    place = place.maybe_downcast()
+    if isinstance(place, ir.AffineConstantExpr):
+        return 1
+    return ir.AffineConstantExpr(place.rhs).value if isinstance(place, ir.AffineModExpr) else 0
 
 
 def indices(access: ir.AffineMap | None, point: Sequence[ir.Value], symbols: Sequence[ir.Value]) -> list[ir.Value]:

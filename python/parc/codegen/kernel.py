@@ -33,16 +33,19 @@ class Kernel:
     name: str
     unit_tile: int
     layouts: dict[int, Layout]  # operand number of a weight -> its layout
+    is_strided: bool = False
 
 
-def emit_kernel(module: ir.Module, cell: Cell, name: str, target: VectorTarget) -> Kernel:
+def emit_kernel(module: ir.Module, cell: Cell, name: str, target: VectorTarget, is_strided: bool = False) -> Kernel:
     """Add the kernel of `cell` to `module` as `@name` (and the micro-kernels it calls, unless they are there).
 
+    A strided kernel, of a cell without products, computes these rows and units at %n points whose tiles are at constant
+    distances %s in memory: `@name(%r0, %r1, %u0, %u1, %n : index, %m0 : memref<?xT>, %o0, %s0 : index, ...)`.
     Callers share a kernel between cells with equal `Cell.key`.
     """
     with module.context, ir.Location.unknown(), ir.InsertionPoint(module.body):
         plan = _plan(cell, target)
-        _emit_function(plan, name)
+        (_emit_strided if is_strided else _emit_function)(plan, name)
         present = {
             ir.StringAttr(op.attributes["sym_name"]).value
             for op in module.body.operations
@@ -51,7 +54,7 @@ def emit_kernel(module: ir.Module, cell: Cell, name: str, target: VectorTarget) 
         for micro in plan.micro_kernels():
             if micro.name not in present:
                 micro.emit()
-    return Kernel(name, plan.unit_tile, plan.layouts)
+    return Kernel(name, plan.unit_tile, plan.layouts, is_strided)
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,24 @@ def _emit_function(plan: _Plan, name: str) -> None:
         func.ReturnOp([])
 
 
+def _emit_strided(plan: _Plan, name: str) -> None:
+    index = ir.IndexType.get()
+    types: list[ir.Type] = [index] * 5
+    for operand in plan.cell.operands:
+        flat = ir.MemRefType.get([ir.ShapedType.get_dynamic_size()], operand.array.type.element_type)
+        types += [flat, index, index]
+    function = func.FuncOp(name, ir.FunctionType.get(types, []), visibility="private")
+    function.attributes["llvm.linkage"] = ir.Attribute.parse("#llvm.linkage<internal>")
+    with ir.InsertionPoint(function.add_entry_block()):
+        *bounds, count = list(function.arguments)[:5]
+        operands = list(function.arguments)[5:]
+        with loop(constant(0), count, constant(1)) as point:
+            starts = zip(operands[1::3], operands[2::3], strict=True)
+            offsets = [arith.addi(offset, arith.muli(point, stride)) for offset, stride in starts]
+            _Body(plan, bounds, operands[0::3], offsets).emit()
+        func.ReturnOp([])
+
+
 class _Body:
     """The code of one kernel."""
 
@@ -205,8 +226,11 @@ class _Body:
                 start = arith.addi(self.row_start, start)
                 extra = arith.cmpi(arith.CmpIPredicate.ult, block, longer)
                 size = arith.addi(short, arith.select(extra, constant(1), constant(0)))
-                self._products(unit, start, size)
                 end = arith.minui(arith.addi(unit, constant(self.plan.unit_tile)), self.unit_stop)
+                # It comes while the products are computed.
+                with loop(constant(0), size, constant(1)) as row:
+                    self._pointwise(None).prefetch(arith.addi(start, row), unit, end)
+                self._products(unit, start, size)
                 with loop(constant(0), size, constant(1)) as row:
                     sums_at = arith.muli(row, constant(self.plan.row_length))
                     self._units_of_row(arith.addi(start, row), unit, end, arith.subi(sums_at, unit))
@@ -256,7 +280,7 @@ class _Body:
     def _units_of_row(self, row: ir.Value, start: ir.Value, stop: ir.Value, sums: ir.Value | None) -> None:
         """The units start..stop of one row; unit u of the first sum is at `sums + u` in the scratch tile."""
         width, units = self.width, self.cell.units
-        pointwise = Pointwise(self.cell, width, self.buffers, self.offsets, self._totals(sums))
+        pointwise = self._pointwise(sums)
         known = pointwise.row(row)
         # Only the last vector of a row can be cut short: N is a constant, the start of a tile a multiple of `width`.
         whole = stop if units % width == 0 else arith.minui(stop, constant(units // width * width))
@@ -265,6 +289,9 @@ class _Body:
         if units % width:
             with loop(whole, stop, constant(width)) as unit:
                 pointwise.units(row, unit, arith.subi(stop, unit), known)
+
+    def _pointwise(self, sums: ir.Value | None) -> Pointwise:
+        return Pointwise(self.cell, self.width, self.buffers, self.offsets, self._totals(sums))
 
     def _totals(self, sums: ir.Value | None) -> Callable[[int, ir.Value], ir.Value]:
         """What loads one vector of the sums of a contraction from the scratch tile."""

@@ -10,6 +10,7 @@ import islpy as isl
 from torch_mlir import ir
 from torch_mlir.dialects import arith, scf
 
+from parc.codegen.irtools import constant_int
 from parc.poly.model import System
 
 STEP, WAVE = "step", "wave"
@@ -251,6 +252,20 @@ def share(count: ir.Value, tid: ir.Value, nthreads: ir.Value) -> tuple[ir.Value,
     """The part `lo..hi` of `0..count` that a thread takes."""
     lo = arith.divui(arith.muli(tid, count), nthreads)
     return lo, arith.divui(arith.muli(arith.addi(tid, index(1)), count), nthreads)
+
+
+def delinearize(position: ir.Value, counts: Sequence[ir.Value]) -> list[ir.Value]:
+    """The loop counters, outermost first, at a position of the nest of loops with these counts."""
+    counters: list[ir.Value] = []
+    for i, count in reversed(list(enumerate(counts))):
+        if constant_int(count) == 1:
+            counters.append(index(0))
+        elif all(constant_int(c) == 1 for c in counts[:i]):
+            counters.append(position)
+        else:
+            counters.append(arith.remui(position, count))
+            position = arith.divui(position, count)
+    return counters[::-1]
 
 
 def _identifiers(expr: isl.AstExpr) -> set[str]:

@@ -9,7 +9,10 @@ from torch_mlir.dialects import arith, memref, scf, vector
 from parc.codegen import activations
 from parc.codegen.cell import Apply, Axis, Cell, Constant, Contraction, Load, Reduction, arguments_of
 from parc.codegen.elements import COMBINING
-from parc.codegen.microkernel import constant
+from parc.codegen.microkernel import constant, loop
+
+_LINE_BITS = 512  # of a cache line
+_SECOND_LEVEL = 2  # a prefetch's cache: the first one is full of weights
 
 Values = dict[int, ir.Value]
 """Emitted nodes by number."""
@@ -56,6 +59,18 @@ class Pointwise:
             if isinstance(node, Reduction) and not self.cell.varies[number]:
                 self._value(number, place)
         return place.values
+
+    def prefetch(self, row: ir.Value, start: ir.Value, stop: ir.Value) -> None:
+        """Fetch what `units` will read and write from start to stop: rows are far apart, too far for the hardware."""
+        loads = [n for n in self.cell.nodes if isinstance(n, Load) and n.stride]
+        places = {(n.operand, n.column): False for n in loads if self.cell.operands[n.operand].kind == "read"}
+        places |= {(o.operand, o.column): True for o in self.cell.outputs}
+        types = [ir.MemRefType(self.buffers[operand].type).element_type for operand, _ in places]
+        line = min(_LINE_BITS // (64 if isinstance(type_, ir.IndexType) else max(8, type_.width)) for type_ in types)
+        starts = [self._row_start(operand, column, row) for operand, column in places]
+        with loop(start, stop, constant(line)) as unit:
+            for ((operand, _), is_write), first in zip(places.items(), starts, strict=True):
+                memref.prefetch(self.buffers[operand], [arith.addi(first, unit)], is_write, _SECOND_LEVEL, True)
 
     def units(self, row: ir.Value, unit: ir.Value, count: ir.Value | None, known: Values) -> None:
         """Compute and store units `unit..unit + width` of a row, or the first `count` of them."""

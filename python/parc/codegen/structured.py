@@ -1,17 +1,15 @@
 """Linalg operations on buffers as loops over vectors.
 
-One iteration dimension becomes the *lane* dimension, cut into strips of one vector:
+One iteration dimension becomes the *lane* dimension (`codegen/lanes.py`), cut into strips of one vector:
 
-* a parallel one that every operand either walks element by element or does not move along: each strip computes one
-  vector of each result, and reduction dimensions are loops around vectors of sums;
-* else a reduction one with that property: each result sums vectors, and then the lanes of one vector.
+* a parallel one: each strip computes one vector of each result, and reductions are loops around vectors of sums;
+* else a reduction: each result sums vectors, and then the lanes of one vector.
 
 The last strip is masked where the extent is not a multiple of the vector.  The order of additions depends on the
 extents alone.  Values that are the same for all lanes stay scalars.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from torch_mlir import ir
 from torch_mlir.dialects import affine, arith, linalg, memref, scf, vector
@@ -19,34 +17,17 @@ from torch_mlir.dialects import affine, arith, linalg, memref, scf, vector
 from parc.codegen import activations
 from parc.codegen.arrays import slope
 from parc.codegen.irtools import captured_values, clone_with
+from parc.codegen.lanes import Combiner, Lanes, find_combiner, find_lanes, splat
 from parc.codegen.loops import index
-from parc.codegen.microkernel import PANEL_VECTORS, VectorTarget
+from parc.codegen.microkernel import VectorTarget
 
-# Narrower strips are not worth a vector.
-_LEAST_EXTENT = 4
 # Rows of a product that share the vectors of its right factor, with enough sums to hide the latency of additions.
 _ROWS = 4
-# Lanes behind the end of a masked strip may divide by zero; powers of integers have one exponent for all lanes.
-_SCALAR_ONLY = ("divsi", "divui", "remsi", "remui", "ceildivsi", "ceildivui", "floordivsi", "fpowi")
-# Operations that combine the lanes of one vector: the kind's name, and the value that changes nothing.
-_COMBINE: dict[str, tuple[str, Callable[[ir.Type], float | int]]] = {
-    "arith.addf": ("add", lambda _: -0.0),
-    "arith.mulf": ("mul", lambda _: 1.0),
-    "arith.maximumf": ("maximumf", lambda _: float("-inf")),
-    "arith.minimumf": ("minimumf", lambda _: float("inf")),
-    "arith.addi": ("add", lambda _: 0),
-    "arith.muli": ("mul", lambda _: 1),
-    "arith.andi": ("and", lambda _: -1),
-    "arith.ori": ("or", lambda _: 0),
-    "arith.xori": ("xor", lambda _: 0),
-    "arith.maxsi": ("maxsi", lambda t: -(1 << (t.width - 1))),
-    "arith.minsi": ("minsi", lambda t: (1 << (t.width - 1)) - 1),
-}
 
 
 def vectorize(op: linalg.GenericOp, target: VectorTarget) -> bool:
     """Replace a `linalg.generic` on buffers by loops over vectors; False, and nothing done, where it has no lanes."""
-    found = _find_lanes(op, target)
+    found = find_lanes(op, target)
     if found is None:
         return False
     with ir.InsertionPoint(op), op.location:
@@ -55,161 +36,10 @@ def vectorize(op: linalg.GenericOp, target: VectorTarget) -> bool:
     return True
 
 
-@dataclass
-class _Lanes:
-    """A linalg operation with its lane dimension chosen."""
-
-    op: linalg.GenericOp
-    maps: list[ir.AffineMap]
-    parallel: list[bool]  # by iteration dimension
-    lane: int
-    width: int = 1
-    extent: int | None = None  # of the lane dimension, where static
-    varying: set[ir.Value] = field(default_factory=set)  # values of the body that differ between lanes
-
-    @property
-    def reduces(self) -> bool:
-        """Whether the lanes are summed up."""
-        return not self.parallel[self.lane]
-
-    @property
-    def block(self) -> ir.Block:
-        return self.op.regions[0].blocks[0]
-
-    @property
-    def operands(self) -> list[ir.Value]:
-        return list(self.op.operation.operands)
-
-    @property
-    def input_count(self) -> int:
-        return len(self.op.inputs)
-
-    @property
-    def body(self) -> list[ir.Operation]:
-        """The operations of the body without the yield."""
-        return [o.operation for o in self.block.operations][:-1]
-
-    @property
-    def yielded(self) -> list[ir.Value]:
-        return list(list(self.block.operations)[-1].operation.operands)
-
-    def walks(self, operand: int) -> bool | None:
-        """Whether an operand's element moves with the lane; None if it does so other than element by element."""
-        slopes = [slope(e, self.lane) for e in self.maps[operand].results]
-        if not any(s != 0 for s in slopes):
-            return False
-        type_ = self.operands[operand].type
-        unit = slopes[-1] == 1 and not any(s != 0 for s in slopes[:-1])
-        return True if unit and _contiguous(type_) else None
-
-    def static_extent(self, dim: int) -> int | None:
-        """The extent of an iteration dimension, where it is known."""
-        for value, map_ in zip(self.operands, self.maps, strict=True):
-            for d, expr in enumerate(map_.results):
-                if isinstance(expr, ir.AffineDimExpr) and expr.position == dim and not value.type.is_dynamic_dim(d):
-                    return value.type.get_dim_size(d)
-        return None
-
-    def dimension_of(self, dim: int) -> tuple[ir.Value, int] | None:
-        """An operand and its dimension that has the extent of an iteration dimension."""
-        for value, map_ in zip(self.operands, self.maps, strict=True):
-            for d, expr in enumerate(map_.results):
-                if isinstance(expr, ir.AffineDimExpr) and expr.position == dim:
-                    return value, d
-        return None
-
-
-def _contiguous(type_: ir.Type) -> bool:
-    """Whether neighbours in the last dimension are neighbours in memory, of a type that vectors are loaded of."""
-    strides, _ = ir.MemRefType(type_).get_strides_and_offset()
-    # A vector of i1 is packed in memory; LLVM calls its runtime library to load some lanes of bf16.
-    return strides[-1] == 1 and str(type_.element_type) not in ("i1", "bf16")
-
-
-def _find_lanes(op: linalg.GenericOp, target: VectorTarget) -> _Lanes | None:
-    """The operation with lanes; None where no dimension can be one."""
-    maps = [ir.AffineMapAttr(a).value for a in op.indexing_maps]
-    parallel = ["parallel" in str(a) for a in op.iterator_types]
-    inputs = len(op.inputs)
-    # Only the last dimension of a result can be walked by all results, and that of an input by sums.
-    for map_ in (maps[inputs], *maps[:inputs]):
-        last = map_.results[-1] if len(map_.results) else None
-        for dim in range(map_.n_dims):
-            if last is not None and slope(last, dim) == 1:
-                lanes = _Lanes(op, maps, parallel, dim)
-                if _fits(lanes, target):
-                    return lanes
-    return None
-
-
-def _fits(lanes: _Lanes, target: VectorTarget) -> bool:
-    """Whether the dimension can be the lanes; completes what is known of them."""
-    if any(lanes.dimension_of(d) is None for d in range(lanes.maps[0].n_dims)):
-        return False
-    walks = [lanes.walks(i) for i in range(len(lanes.operands))]
-    results = walks[lanes.input_count :]
-    if None in walks or any(w == lanes.reduces for w in results) or not _analyse_body(lanes, walks):
-        return False
-    if lanes.reduces and not all(_combiner(lanes, i) for i in range(len(results))):
-        return False
-    elements = [v.type.element_type for v, w in zip(lanes.operands, walks, strict=True) if w]
-    widest = max(e.width if hasattr(e, "width") else 64 for e in elements)
-    lanes.width = PANEL_VECTORS * target.bits // widest
-    lanes.extent = lanes.static_extent(lanes.lane)
-    if lanes.extent is not None:
-        while lanes.width // 2 >= lanes.extent:
-            lanes.width //= 2
-    return lanes.extent is None or lanes.extent >= _LEAST_EXTENT
-
-
-def _analyse_body(lanes: _Lanes, walks: Sequence[bool | None]) -> bool:
-    """Find the values that vary; False if one is computed by what has no vector form."""
-    arguments = list(lanes.block.arguments)
-    varying = {a for a, w in zip(arguments, walks, strict=True) if w}
-    if lanes.reduces:
-        varying.update(arguments[lanes.input_count :])
-    lane_index: set[ir.Value] = set()
-    for op in lanes.body:
-        if op.name == "linalg.index":
-            if ir.IntegerAttr(op.attributes["dim"]).value == lanes.lane:
-                varying.add(op.results[0])
-                lane_index.add(op.results[0])
-            continue
-        inputs = captured_values(op)
-        if not any(v in varying for v in inputs):
-            continue
-        if op.name == "memref.load":
-            *leading, last = op.operands
-            if last not in lane_index or any(v in varying for v in leading) or not _contiguous(op.operands[0].type):
-                return False
-        elif not _has_vector_form(op):
-            return False
-        varying.update(op.results)
-    lanes.varying = varying
-    return True
-
-
-def _has_vector_form(op: ir.Operation) -> bool:
-    dialect, _, name = op.name.partition(".")
-    if dialect not in ("arith", "math") or len(op.regions) or name in _SCALAR_ONLY:
-        return False
-    return all(isinstance(r.type, ir.FloatType | ir.IntegerType | ir.IndexType) for r in op.results)
-
-
-def _combiner(lanes: _Lanes, result: int) -> ir.Operation | None:
-    """The operation that adds one iteration to a result, if it is one that lanes can be combined by."""
-    total = lanes.block.arguments[lanes.input_count + result]
-    owner = lanes.yielded[result].owner
-    uses = [use.owner.operation for use in total.uses]
-    if isinstance(owner, ir.Block) or uses != [owner.operation] or owner.operation.name not in _COMBINE:
-        return None
-    return owner.operation
-
-
-class _Emitter:
+class Emitter:
     """What both ways have in common: the loops, and the body on vectors."""
 
-    def __init__(self, lanes: _Lanes) -> None:
+    def __init__(self, lanes: Lanes) -> None:
         self.lanes = lanes
         self.dims = range(lanes.maps[0].n_dims)
         self.extents = [self._extent(d) for d in self.dims]
@@ -218,6 +48,11 @@ class _Emitter:
     def emit(self) -> None:
         """Emit the whole operation at the insertion point."""
         raise NotImplementedError
+
+    def find_combiners(self) -> list[Combiner]:
+        """How each result is added up, where lanes have found that out."""
+        found = (find_combiner(self.lanes, i) for i in range(len(self.lanes.operands) - self.lanes.input_count))
+        return [c for c in found if c is not None]
 
     def _extent(self, dim: int) -> ir.Value:
         value, d = self.lanes.dimension_of(dim) or (None, 0)
@@ -236,6 +71,34 @@ class _Emitter:
                 self.position[d] = counter
             body(block.arguments[count - 1])
             scf.ReduceOp([], 0)
+
+    def _parallel_strips(self, dims: Mapping[int, ir.Value], body: Callable[[ir.Value | None], None]) -> None:
+        """Parallel loops over `dims` and the strips of the lane dimension; `body` takes the mask of its strip."""
+        lanes = self.lanes
+
+        def strip(counter: ir.Value) -> None:
+            start = arith.muli(counter, index(lanes.width))
+            self.position[lanes.lane] = start
+            if lanes.extent is not None and lanes.extent % lanes.width == 0:
+                body(None)
+                return
+            left = arith.subi(self.extents[lanes.lane], start)
+            if lanes.extent is not None and lanes.extent < lanes.width:
+                body(self._mask(left))
+                return
+            whole = arith.cmpi(arith.CmpIPredicate.sge, left, index(lanes.width))
+            branch = scf.IfOp(whole, has_else=True)
+            with ir.InsertionPoint(branch.then_block):
+                body(None)
+                scf.YieldOp([])
+            with ir.InsertionPoint(branch.else_block):
+                body(self._mask(left))
+                scf.YieldOp([])
+
+        count = arith.ceildivui(self.extents[lanes.lane], index(lanes.width))
+        if lanes.extent is not None:
+            count = index(-(-lanes.extent // lanes.width))
+        self._parallel(dims, count, strip)
 
     def _reduce(
         self, dims: Sequence[int], totals: list[ir.Value], body: Callable[[list[ir.Value]], list[ir.Value]]
@@ -280,7 +143,20 @@ class _Emitter:
         type_ = self._vector(buffer.type.element_type)
         if mask is None:
             return vector.load(type_, buffer, indices)
-        return vector.maskedload(type_, buffer, indices, mask, _splat(type_, 0))
+        return vector.maskedload(type_, buffer, indices, mask, splat(type_, 0))
+
+    def _store(self, operand: int, value: ir.Value, mask: ir.Value | None) -> ir.Value:
+        """Put a vector in an operand at the current position; gives it back."""
+        return self._store_vector(value, self.lanes.operands[operand], self._indices(operand), mask)
+
+    def _store_vector(
+        self, value: ir.Value, buffer: ir.Value, indices: list[ir.Value], mask: ir.Value | None
+    ) -> ir.Value:
+        if mask is None:
+            vector.store(value, buffer, indices)
+        else:
+            vector.maskedstore(buffer, indices, mask, value)
+        return value
 
     def _body(self, totals: Sequence[ir.Value | None], mask: ir.Value | None) -> list[ir.Value]:
         """One iteration for all lanes; `totals` are the results so far (None: not looked at)."""
@@ -329,39 +205,16 @@ class _Emitter:
         return value if isinstance(value.type, ir.VectorType) else vector.broadcast(self._vector(value.type), value)
 
 
-class _Strips(_Emitter):
+class _Strips(Emitter):
     """Parallel lanes: one vector of each result at a time, or of each of a few rows of a product."""
 
     def emit(self) -> None:
         lanes = self.lanes
         self.row_dim = self._find_row_dim()
-
-        def strip(counter: ir.Value) -> None:
-            start = arith.muli(counter, index(lanes.width))
-            self.position[lanes.lane] = start
-            if lanes.extent is not None and lanes.extent % lanes.width == 0:
-                self._strip(None)
-                return
-            left = arith.subi(self.extents[lanes.lane], start)
-            if lanes.extent is not None and lanes.extent < lanes.width:
-                self._strip(self._mask(left))
-                return
-            whole = arith.cmpi(arith.CmpIPredicate.sge, left, index(lanes.width))
-            branch = scf.IfOp(whole, has_else=True)
-            with ir.InsertionPoint(branch.then_block):
-                self._strip(None)
-                scf.YieldOp([])
-            with ir.InsertionPoint(branch.else_block):
-                self._strip(self._mask(left))
-                scf.YieldOp([])
-
-        count = arith.ceildivui(self.extents[lanes.lane], index(lanes.width))
-        if lanes.extent is not None:
-            count = index(-(-lanes.extent // lanes.width))
         outer = {d: self.extents[d] for d in self.dims if lanes.parallel[d] and d != lanes.lane}
         if self.row_dim is not None:
             outer[self.row_dim] = arith.ceildivui(outer[self.row_dim], index(_ROWS))
-        self._parallel(outer, count, strip)
+        self._parallel_strips(outer, self._strip)
 
     def _find_row_dim(self) -> int | None:
         """The innermost parallel dimension along which a reduction reads the same vectors again."""
@@ -410,39 +263,26 @@ class _Strips(_Emitter):
         stored = iter(values)
         for_rows(lambda _: [self._store(i, next(stored), mask) for i in results])
 
-    def _store(self, operand: int, value: ir.Value, mask: ir.Value | None) -> ir.Value:
-        buffer, place = self.lanes.operands[operand], self._indices(operand)
-        if mask is None:
-            vector.store(value, buffer, place)
-        else:
-            vector.maskedstore(buffer, place, mask, value)
-        return value
 
-
-class _Sums(_Emitter):
+class _Sums(Emitter):
     """Reduced lanes: vectors are summed up, and then their lanes."""
 
     def emit(self) -> None:
         lanes = self.lanes
         results = range(lanes.input_count, len(lanes.operands))
-        combiners = [_combiner(lanes, i) for i in range(len(results))]
+        combiners = self.find_combiners()
 
         def point(_: ir.Value) -> None:
-            starts = []
-            for i in results:
-                element = lanes.operands[i].type.element_type
-                combiner = combiners[i - lanes.input_count]
-                assert combiner is not None
-                neutral = _COMBINE[combiner.name][1](element)
-                starts.append(_splat(self._vector(element), neutral))
+            types = [self._vector(lanes.operands[i].type.element_type) for i in results]
+            starts = [c.neutral(t) for c, t in zip(combiners, types, strict=True)]
             reduced = [d for d in self.dims if not lanes.parallel[d] and d != lanes.lane]
-            totals = self._reduce(reduced, starts, lambda t: self._sum(t, starts))
+            totals = self._reduce(reduced, starts, self._sum)
             for i, combiner, total in zip(results, combiners, totals, strict=True):
                 self._finish(i, combiner, total)
 
         self._parallel({d: self.extents[d] for d in self.dims if lanes.parallel[d]}, index(1), point)
 
-    def _sum(self, totals: list[ir.Value], neutral: list[ir.Value]) -> list[ir.Value]:
+    def _sum(self, totals: list[ir.Value]) -> list[ir.Value]:
         """The totals with one row of strips."""
         lanes = self.lanes
         extent = self.extents[lanes.lane]
@@ -460,24 +300,10 @@ class _Sums(_Emitter):
         after = self._body(totals, mask)
         return [arith.select(mask, new, old) for new, old in zip(after, totals, strict=True)]
 
-    def _finish(self, operand: int, combiner: ir.Operation, total: ir.Value) -> None:
+    def _finish(self, operand: int, combiner: Combiner, total: ir.Value) -> None:
         """Combine the lanes with what the result was."""
-        kind, _ = _COMBINE[combiner.name]
         buffer, place = self.lanes.operands[operand], self._indices(operand)
         element = buffer.type.element_type
         reassociate = ir.Attribute.parse("#arith.fastmath<reassoc>") if isinstance(element, ir.FloatType) else None
-        kind_attribute = ir.Attribute.parse(f"#vector.kind<{kind}>")
-        lanes = vector.ReductionOp(element, kind_attribute, total, fastmath=reassociate).result
-        before = memref.load(buffer, place)
-        result = ir.Operation.create(combiner.name, [element], [before, lanes], dict(combiner.attributes)).result
-        memref.store(result, buffer, place)
-
-
-def _splat(type_: ir.VectorType, value: float | int) -> ir.Value:
-    element = type_.element_type
-    number = (
-        ir.FloatAttr.get(element, float(value))
-        if isinstance(element, ir.FloatType)
-        else ir.IntegerAttr.get(element, int(value))
-    )
-    return arith.constant(type_, ir.DenseElementsAttr.get_splat(type_, number))
+        lanes = vector.ReductionOp(element, combiner.kind, total, fastmath=reassociate).result
+        memref.store(combiner.apply(memref.load(buffer, place), lanes), buffer, place)

@@ -45,7 +45,7 @@ def _expanded(op: ir.Operation, indices: Indices) -> Indices:
     """The operand's indices of an `expand_shape`: each is put together from those of a group of result dimensions."""
     extents = extents_of(op.results[0].type)
     combined = []
-    for group in _groups(op):
+    for group in reshape_groups(op):
         longer = [d for d in group if extents[d] != 1] or group[-1:]
         *outer, last = longer
         index, stride = indices[last], extents[last]
@@ -64,7 +64,7 @@ def _collapsed(op: ir.Operation, piece: Piece, along: str) -> list[Piece]:
     if not piece.indices:
         return [Piece(piece.start, piece.stop, op.operands[0], (Index("fixed", 0),) * len(extents))]
     pieces = [Piece(piece.start, piece.stop, op.operands[0], ())]
-    for index, group in zip(piece.indices, _groups(op), strict=True):
+    for index, group in zip(piece.indices, reshape_groups(op), strict=True):
         longer = [d for d in group if extents[d] != 1] or group[-1:]
         runs = []
         for p in pieces:
@@ -98,7 +98,7 @@ def _runs(index: Index, extents: list[int | None], piece: Piece, along: str) -> 
         first = end
 
 
-def _groups(op: ir.Operation) -> list[list[int]]:
+def reshape_groups(op: ir.Operation) -> list[list[int]]:
     """For every collapsed dimension of a reshape, the dimensions that it stands for."""
     return [[ir.IntegerAttr(d).value for d in ir.ArrayAttr(g)] for g in ir.ArrayAttr(op.attributes["reassociation"])]
 
@@ -112,7 +112,7 @@ def _static_offsets(op: ir.Operation) -> list[int]:
     return offsets
 
 
-def _slice_dims(op: ir.Operation, sliced: ir.Value) -> list[int | None]:
+def slice_dims(op: ir.Operation, sliced: ir.Value) -> list[int | None]:
     """For every dimension of the larger tensor, the dimension of the slice; None for a dropped one."""
     sizes = list(ir.DenseI64ArrayAttr(op.attributes["static_sizes"]))
     extents = extents_of(sliced.type)
@@ -130,7 +130,7 @@ def _slice_dims(op: ir.Operation, sliced: ir.Value) -> list[int | None]:
 
 def _sliced(op: ir.Operation, indices: Indices) -> Indices:
     """The operand's indices of an `extract_slice`."""
-    dims, offsets = _slice_dims(op, op.results[0]), _static_offsets(op)
+    dims, offsets = slice_dims(op, op.results[0]), _static_offsets(op)
     for i, d in enumerate(dims):
         # Rows stay one flat range only if no inner row dimension is cut.
         if d is not None and indices[d].kind == "row" and indices[d].value > 0:
@@ -171,7 +171,7 @@ def _concatenated(op: ir.Operation, piece: Piece, along: str) -> list[Piece]:
 def _inserted(op: ir.Operation, piece: Piece, along: str) -> list[Piece]:
     """The parts of an `insert_slice`'s two operands that make up a piece of it."""
     source, destination = op.operands[0], op.operands[1]
-    dims, offsets = _slice_dims(op, source), _static_offsets(op)
+    dims, offsets = slice_dims(op, source), _static_offsets(op)
     sizes = list(ir.DenseI64ArrayAttr(op.attributes["static_sizes"]))
     whole = extents_of(destination.type)
     indices = tuple(piece.indices[i].moved(-offsets[i]) for i, d in enumerate(dims) if d is not None)

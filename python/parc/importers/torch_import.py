@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.utils._pytree as pytree
@@ -150,16 +150,19 @@ def _least(program: Program, shapes: InputShapes, which: int) -> int:
 
 def _original(program: Program, shapes: InputShapes) -> Original:
     names = [s.name for s in shapes.symbols]
+    # Of floating-point examples only the element type matters: the caller's data and graph are not held on to.
+    examples = [e.new_empty(0) if e.is_floating_point() else e.detach() for e in program.examples]
+    program = replace(program, examples=())
 
     def run(tensors: Sequence[Tensor]) -> list[Tensor]:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), _one_thread():
+        with torch.random.fork_rng(devices=[]), _one_thread():
             leaves = pytree.tree_leaves(program.call(tensors))
         return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
     def inputs(sizes: Mapping[str, int]) -> list[Tensor]:
         generator = torch.Generator().manual_seed(0)
         targets = shapes.at([sizes[name] for name in names])
-        return [_random(e, s, generator) for e, s in zip(program.examples, targets, strict=True)]
+        return [_random(e, s, generator) for e, s in zip(examples, targets, strict=True)]
 
     far = {s.name: s.base + (_FAR_TIME if s.timelike else _FAR_OTHER) for s in shapes.symbols}
     near = {s.name: s.base + _NEAR for s in shapes.symbols}

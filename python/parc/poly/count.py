@@ -117,6 +117,23 @@ def weighted_instances(domains: Iterable[tuple[isl.Set, isl.PwQPolynomial]]) -> 
     return sum((_count([domain]).weighted(weight) for domain, weight in domains), Count(()))
 
 
+def number_of(points: isl.Set) -> Count:
+    """The points of a set."""
+    return _count([points])
+
+
+def pairs(relations: Iterable[isl.Map]) -> Count:
+    """The pairs of relations."""
+    return Count(tuple(Part(r.wrap(), _pairs(r)) for r in relations))
+
+
+def _pairs(relation: isl.Map) -> isl.PwQPolynomial | None:
+    """A relation that gives one point to each has as many pairs as points."""
+    if relation.is_injective():
+        return _box(relation.range())
+    return _box(relation.domain() if relation.is_single_valued() else relation.wrap())
+
+
 def _times(equations: Sequence[Equation]) -> list[isl.Map]:
     times = [e.time for e in equations if e.time is not None]
     assert len(times) == len(equations), "counted before it was scheduled"

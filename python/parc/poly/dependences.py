@@ -51,8 +51,9 @@ def check_system(system: System) -> None:
         for read in equation.reads:
             _check_defined(equation, read, defined[read.array])
     for unknown in system.unknowns:
-        missing = unknown.elements.subtract(defined[unknown.name])
-        if unknown.is_result and not missing.is_empty():
+        # A tile at the end of an empty sequence is in no array: such sizes are refused when the program is called.
+        missing = unknown.taken.intersect(unknown.elements).subtract(defined[unknown.name])
+        if not missing.is_empty():
             point = first_point(missing)
             raise CompileError(
                 f"{point.element}{point.at_sizes} is a result but is never defined; missing: {missing}",

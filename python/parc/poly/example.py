@@ -1,5 +1,6 @@
 """Concrete examples from isl sets and relations, for messages: the smallest sizes and points that show something."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import islpy as isl
@@ -67,6 +68,18 @@ def first_pair(pairs: isl.Map) -> tuple[Point, Point]:
     source = first_point(pairs.domain())
     image = pairs.intersect_domain(source.as_set(pairs.domain().get_space())).range()
     return source, first_point(image)
+
+
+def all_points(points: isl.Set, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
+    """The points of a bounded set at given sizes of all its symbols, in lexicographic order."""
+    for i in range(points.dim(PARAM)):
+        points = points.fix_val(PARAM, i, isl.Val(sizes[points.get_dim_name(PARAM, i)]))
+    found: list[tuple[int, ...]] = []
+    rank = points.dim(SET)
+    points.foreach_point(
+        lambda point: found.append(tuple(point.get_coordinate_val(SET, i).to_python() for i in range(rank)))
+    )
+    return sorted(found)
 
 
 def _minimum(points: isl.Set) -> isl.Point:

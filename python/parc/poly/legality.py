@@ -10,12 +10,14 @@ from parc.poly.dependences import Dependence, check_system, dependences
 from parc.poly.example import Point, first_pair, first_point
 from parc.poly.model import Equation, System
 from parc.poly.rows import find_cells, mixed_rows
+from parc.poly.storage import check_storage
 
 
 def verify(system: System) -> None:
-    """Raise CompileError unless the system is well formed and its schedule keeps every dependence."""
+    """Raise CompileError unless the system is well formed, its schedule keeps every dependence and its storage too."""
     check_system(system)
     check_schedule(system)
+    check_storage(system)
 
 
 def check_schedule(system: System, flow: Sequence[Dependence] | None = None) -> None:

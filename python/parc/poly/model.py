@@ -38,8 +38,12 @@ class Unknown:
     elements: isl.Set
     """All elements of the array, by its extents."""
     op: ir.Operation
-    is_result: bool
-    """Does a `parc.array` take the whole of it out of the system?"""
+    taken: isl.Set
+    """The elements that `parc.array`s take out of the system."""
+    storage: isl.Map
+    """`{ element -> place }`: elements with the same place share memory; one to one without a `storage` attribute."""
+    indices: int
+    """How many leading indices every access to it gives, those of results included."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +118,16 @@ def build(system: ir.Operation | ir.OpView) -> System:
     return _Builder(system, symbols).build()
 
 
+def storage_map(elements: isl.Set, storage: ir.AffineMap | None, location: ir.Location | None = None) -> isl.Map:
+    """`{ element -> place }` as a `storage` attribute says it; each element has a place of its own when it is None."""
+    rank = elements.dim(SET)
+    if storage is None or storage.n_dims > rank:
+        return isl.Map.identity(elements.get_space().map_from_set()).intersect_domain(elements)
+    rest = [ir.AffineExpr.get_dim(d, storage.context) for d in range(storage.n_dims, rank)]
+    whole = ir.AffineMap.get(rank, storage.n_symbols, [*storage.results, *rest], storage.context)
+    return to_map(whole, elements, elements.get_tuple_name(), location=location)
+
+
 class _Builder:
     """Collects the members of one system."""
 
@@ -123,7 +137,9 @@ class _Builder:
         self.context = self._context()
         self.members = list(system.regions[0].blocks[0].operations)
         self.names = {m.results[0]: _name(m) for m in self._members("parc.unknown")}
-        self.ranks = self._ranks()
+        self.takers = [use.owner.operation for use in system.results[0].uses]
+        self.counts = self._counts()
+        self.ranks = {name: max(counts) for name, counts in self.counts.items()}
         self.elements = {
             _name(m): self._index_set(m.attributes["shape"].value, _name(m), self.ranks[_name(m)], m)
             for m in self._members("parc.unknown")
@@ -131,20 +147,12 @@ class _Builder:
         self.known_names: dict[ir.Value, str] = {}
 
     def build(self) -> System:
-        results = {
-            ir.StringAttr(use.owner.attributes["name"]).value
-            for use in self.system.results[0].uses
-            if use.owner.operation.name == "parc.array"
-        }
         equations = tuple(self._equation(op) for op in self._members("parc.equation"))
         boundaries = tuple(self._boundary(i, op) for i, op in enumerate(self._members("parc.boundary")))
         return System(
             symbols=self.symbols,
             context=self.context,
-            unknowns=tuple(
-                Unknown(_name(op), self.elements[_name(op)], op, _name(op) in results)
-                for op in self._members("parc.unknown")
-            ),
+            unknowns=tuple(self._unknown(op) for op in self._members("parc.unknown")),
             boundaries=boundaries,
             equations=equations,
             distribute=_text(self.system, "distribute"),
@@ -166,21 +174,22 @@ class _Builder:
             context = context.intersect(to_set(attr, context.get_space(), self.system.location))
         return context.params()
 
-    def _ranks(self) -> dict[str, int]:
-        """For each unknown, how many leading indices its most detailed access has."""
-        ranks = dict.fromkeys(self.names.values(), 0)
+    def _counts(self) -> dict[str, set[int]]:
+        """For each unknown, how many leading indices the accesses to it have; 0 where there are none."""
+        counts: dict[str, set[int]] = {name: set() for name in self.names.values()}
 
         def note(value: ir.Value, map_: ir.AffineMap) -> None:
             if value in self.names:
-                name = self.names[value]
-                ranks[name] = max(ranks[name], len(map_.results))
+                counts[self.names[value]].add(len(map_.results))
 
         for op in self._members("parc.boundary"):
             note(op.operands[0], op.attributes["to"].value)
         for op in self._members("parc.equation"):
             for access in _accesses(op):
                 note(_array(access), access.attributes["at"].value)
-        return ranks
+        for op in self.takers:
+            counts[_name(op)].add(len(op.attributes["at"].value.results) if "at" in op.attributes else 0)
+        return {name: found or {0} for name, found in counts.items()}
 
     def _index_set(self, shape: ir.AffineMap, name: str, rank: int, op: ir.Operation) -> isl.Set:
         """`{ name[i0, ...] : 0 <= i_k < shape_k }` for the first `rank` extents."""
@@ -195,6 +204,23 @@ class _Builder:
             result = result.lower_bound_val(SET, i, isl.Val(0))
         return result.coalesce()
 
+    def _unknown(self, op: ir.Operation) -> Unknown:
+        name = _name(op)
+        elements = self.elements[name]
+        taken = isl.Set.empty(elements.get_space())
+        for taker in self.takers:
+            if _name(taker) == name:
+                taken = taken.union(self._taken(taker, name))
+        map_ = op.attributes["storage"].value if "storage" in op.attributes else None
+        return Unknown(name, elements, op, taken, storage_map(elements, map_, op.location), min(self.counts[name]))
+
+    def _taken(self, op: ir.Operation, name: str) -> isl.Set:
+        """The elements that one `parc.array` takes out."""
+        if "at" not in op.attributes:
+            return self.elements[name]
+        nowhere = isl.Set.universe(instance_space(self.symbols, "", ())).intersect_params(self.context)
+        return self._tile(to_map(op.attributes["at"].value, nowhere, name, location=op.location), name).range()
+
     def _domain(self, op: ir.Operation, name: str) -> isl.Set:
         attr = op.attributes["domain"]
         space = instance_space(self.symbols, name, dimension_names(domain_rank(attr), self.symbols))
@@ -206,14 +232,17 @@ class _Builder:
             elements = self._known_elements(value, name, len(map_.results), op)
             return Access(name, to_map(map_, domain, name, location=op.location), elements, op)
         name = self.names[value]
-        relation = to_map(map_, domain, name, location=op.location)
-        given, rank = len(map_.results), self.ranks[name]
-        if given < rank:
-            relation = relation.add_dims(OUT, rank - given).set_tuple_name(OUT, name)
-            # Only the free indices are bounded here: that the given ones are inside is checked, not assumed.
-            free = self.elements[name].eliminate(SET, 0, given)
-            relation = relation.intersect_range(free)
+        relation = self._tile(to_map(map_, domain, name, location=op.location), name)
         return Access(name, relation, self.elements[name], op)
+
+    def _tile(self, relation: isl.Map, name: str) -> isl.Map:
+        """A relation to the first indices of an unknown array as one to all elements below them."""
+        given, rank = relation.range_tuple_dim(), self.ranks[name]
+        if given == rank:
+            return relation
+        relation = relation.add_dims(OUT, rank - given).set_tuple_name(OUT, name)
+        # Only the free indices are bounded here: that the given ones are inside is checked, not assumed.
+        return relation.intersect_range(self.elements[name].eliminate(SET, 0, given))
 
     def _known_elements(self, value: ir.Value, name: str, rank: int, op: ir.Operation) -> isl.Set:
         """The first `rank` indices of a known array, as far as its type and its argument's `parc.shape` tell."""

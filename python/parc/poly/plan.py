@@ -1,7 +1,7 @@
 """The choice of a schedule: every candidate of the asked kind, ranked by predicted time."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from parc.errors import CompileError
 from parc.poly.affine import PARAM
@@ -11,7 +11,7 @@ from parc.poly.dependences import check_system, dependences
 from parc.poly.model import System
 from parc.poly.order import any_order
 from parc.poly.rows import Cells, find_cells, mixed_rows
-from parc.poly.schedules import DISTRIBUTIONS, STRATEGIES, Choice, Schedule, affine_maps, make
+from parc.poly.schedules import DISTRIBUTIONS, SOLVERS, STRATEGIES, Choice, Schedule, affine_maps, make
 from parc.poly.wavefront import Layer, waves
 from parc.poly.work import measure
 
@@ -53,6 +53,9 @@ def plan(system: System, request: Request, defaults: Mapping[str, int] | None = 
     `defaults` are the sizes of the symbols for which the request gives none.
     Raises CompileError when the system is not well formed or has no order, or the request names no schedule.
     """
+    if request.strategy in SOLVERS:
+        # What they solve has a schedule already; the rest is free.
+        request = replace(request, strategy="auto")
     cells = find_cells(system)
     choices = _choices(system, cells, request)
     check_system(system)
@@ -84,6 +87,14 @@ def default_sizes(systems: Sequence[System]) -> dict[str, int]:
         domains = [e.domain.gist_params(system.context) for e in system.equations if e.reads]
         lengths |= {s for i, s in enumerate(system.symbols) if any(d.involves_dims(PARAM, i, 1) for d in domains)}
     return {symbol: _LENGTH if symbol in lengths else _ROWS for system in systems for symbol in system.symbols}
+
+
+def sizes_for_reports(systems: Sequence[System], asked: Mapping[str, int]) -> dict[str, int]:
+    """Sizes of the symbols of all systems: those asked for, else those that were named when a schedule was chosen."""
+    sizes = default_sizes(systems)
+    for system in systems:
+        sizes |= system.sizes
+    return {symbol: asked.get(symbol, size) for symbol, size in sizes.items()}
 
 
 def _choices(system: System, cells: Cells, request: Request) -> list[Choice]:

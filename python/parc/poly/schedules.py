@@ -25,7 +25,9 @@ from parc.poly.dependences import Dependence
 from parc.poly.model import Equation, System
 from parc.poly.wavefront import Layer, Times, time_distances
 
-STRATEGIES = ("sequential", "layers", "rows", "wavefront")
+SOLVERS = ("scan", "recursive-doubling", "cyclic-reduction")
+"""Rewrites of affine recurrences that bring their own schedules (`parc.solvers`)."""
+STRATEGIES = ("sequential", "layers", "rows", "wavefront", *SOLVERS)
 DISTRIBUTIONS = ("units", "points", "rows")
 
 

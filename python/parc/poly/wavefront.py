@@ -123,13 +123,14 @@ def _one_point_a_wave(group: Group, inside: Sequence[Dependence]) -> dict[Depend
     wave; where no equation is read so, those that go forward in the program.
     """
     cycle = [d for d in inside if d.source in group.core and d.sink in group.core and d.source != d.sink]
-    stay = [d for d in cycle if _is_identity(d.relation)]
+    stay = [d for d in cycle if is_identity(d.relation)]
     if not stay:
         stay = [d for d in cycle if group.core.index(d.source) < group.core.index(d.sink)]
     return {d: int(d.source == d.sink or (d in cycle and d not in stay)) for d in inside}
 
 
-def _is_identity(relation: isl.Map) -> bool:
+def is_identity(relation: isl.Map) -> bool:
+    """Does a dependence go from each point to the same point of the same, or another, equation?"""
     if relation.domain_tuple_dim() != relation.range_tuple_dim():
         return False
     plain = relation.reset_tuple_id(IN).reset_tuple_id(OUT)

@@ -17,7 +17,7 @@ def needs(system: System, flow: Sequence[Dependence]) -> tuple[str, ...]:
         sources = sentences.setdefault(sink, [])
         if source not in sources:
             sources.append(source)
-    return tuple(f"{sink} needs {_list(sources)}" for sink, sources in sentences.items())
+    return tuple(f"{sink} needs {listed(sources)}" for sink, sources in sentences.items())
 
 
 def _ends(system: System, relation: isl.Map) -> tuple[str, str]:
@@ -54,5 +54,6 @@ def _instance(name: str, indices: Sequence[str]) -> str:
     return f"{name}[{', '.join(indices)}]"
 
 
-def _list(items: Sequence[str]) -> str:
+def listed(items: Sequence[str]) -> str:
+    """`a, b and c`."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

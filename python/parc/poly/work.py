@@ -11,7 +11,7 @@ from torch_mlir.dialects import linalg
 
 from parc.poly.affine import evaluate, instance_space, to_aff
 from parc.poly.count import Count, points_at, weighted_instances
-from parc.poly.model import Equation, System
+from parc.poly.model import Access, Equation, System
 from parc.poly.rows import Cells
 
 _VECTOR = 64
@@ -51,7 +51,7 @@ def multiply_adds(system: System) -> Count:
     space = instance_space(system.symbols, "", ()).params()
     weighted = []
     for equation in system.equations:
-        tile = _tile(system, equation)
+        tile = tile_of(system, equation.writes[0])
         products = [_loop_extents(op, tile) for op in _operations(equation) if _is_product(op)]
         numbers = [reduce(isl.PwQPolynomial.mul, [_polynomial(e, space) for e in extents]) for extents in products]
         if numbers:
@@ -61,7 +61,7 @@ def multiply_adds(system: System) -> Count:
 
 def _measure(system: System, equation: Equation, is_cell: bool, sizes: Mapping[str, int]) -> Work:
     values = [sizes[s] for s in system.symbols]
-    tile = _tile(system, equation)
+    tile = tile_of(system, equation.writes[0])
 
     def number(extents: Sequence[ir.AffineExpr]) -> int:
         return prod(evaluate(e, values) for e in extents)
@@ -100,9 +100,8 @@ def _is_product(op: ir.Operation) -> bool:
     return op.name.startswith("linalg.") and bool(linalg.isa_contraction_op(op))
 
 
-def _tile(system: System, equation: Equation) -> list[ir.AffineExpr]:
-    """The extents of the tile that an equation defines, as functions of the symbols."""
-    write = equation.writes[0]
+def tile_of(system: System, write: Access) -> list[ir.AffineExpr]:
+    """The extents of the tile that a write defines, as functions of the symbols."""
     shape = system.unknown(write.array).op.attributes["shape"].value.results
     return list(shape[len(write.op.attributes["at"].value.results) :])
 

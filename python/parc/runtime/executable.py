@@ -12,6 +12,8 @@ from torch_mlir import ir
 from torch_mlir.execution_engine import ExecutionEngine
 
 from parc.errors import CallError, ParcError
+from parc.memory import Place
+from parc.poly.affine import evaluate, with_names
 from parc.runtime.team import Team, library_path
 
 ALIGNMENT = 64
@@ -33,35 +35,61 @@ class Buffer(NamedTuple):
         return cls(array.ctypes.data, array.shape)
 
 
+class Arena:
+    """Memory that programs work in, one call at a time; it never shrinks.
+
+    A call leaves nothing behind in it, so that several programs can share one.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.start = 0
+        self.size = 0
+        self._memory = np.zeros(0, np.uint8)
+
+    def reserve(self, size: int) -> None:
+        """Make it at least `size` bytes large."""
+        if size > self.size - ALIGNMENT:
+            self.size = size + ALIGNMENT
+            self._memory = np.empty(self.size, np.uint8)
+            self.start = -(-self._memory.ctypes.data // ALIGNMENT) * ALIGNMENT
+            self.take_status()
+
+    def take_status(self) -> int:
+        """The number of the check that failed in the last call, 0 for none; and forget it."""
+        word = ctypes.c_int64.from_address(self.start)
+        status, word.value = word.value, 0
+        return status
+
+
 class Executable:
     """A module in the LLVM dialect (`lower-to-llvm`), compiled for this machine.
 
     Calls are serialised: the arena belongs to one call at a time.
     """
 
-    def __init__(self, module: ir.Module, team: Team) -> None:
+    def __init__(self, module: ir.Module, team: Team, arena: Arena | None = None) -> None:
         self._team = team
+        self._arena = arena or Arena()
         attributes = module.operation.attributes
         self._messages = [ir.StringAttr(a).value for a in _array(attributes, "parc.assertions")]
         self._prepared_types = [
             (tuple(t.shape), _numpy_type(t.element_type))
             for t in (ir.RankedTensorType(ir.TypeAttr(a).value) for a in _array(attributes, "parc.prepared"))
         ]
+        self._places = [[ir.DictAttr(b) for b in ir.ArrayAttr(a)] for a in _array(attributes, "parc.arena")]
         self._engine = ExecutionEngine(module, opt_level=OPT_LEVEL, shared_libs=[str(library_path())])
         self._main = _Entry(self._lookup("main"))
         self._prepare = _Entry(self._lookup("prepare")) if self._prepared_types else None
         self._arena_size = ctypes.CFUNCTYPE(None, ctypes.POINTER(ctypes.c_void_p))(self._lookup("arena_size"))
-        self._symbols: tuple[int, ...] | None = None
-        self._arena = np.zeros(0, np.uint8)
-        self._arena_start = 0
-        self._lock = threading.Lock()
+        self._known: tuple[tuple[int, ...] | None, int] = (None, 0)
 
     def prepare(self, parameters: Sequence[Buffer], symbol_count: int) -> list[np.ndarray]:
         """Compute what depends on the parameters alone; give it to `run` until a parameter changes."""
         prepared = [_aligned_empty(shape, type_) for shape, type_ in self._prepared_types]
         if self._prepare is not None:
-            with self._lock:
-                self._reserve((0,) * symbol_count)
+            with self._arena.lock:
+                self._arena.reserve(self.arena_bytes((0,) * symbol_count))
                 self._call(self._prepare, (), [*parameters, *map(Buffer.of, prepared)])
         return prepared
 
@@ -70,34 +98,39 @@ class Executable:
 
         Raises `CallError` when a check that the model makes of its inputs fails.
         """
-        with self._lock:
-            symbols = tuple(symbols)
-            if symbols != self._symbols:
-                self._reserve(symbols)
+        symbols = tuple(symbols)
+        with self._arena.lock:
+            self._arena.reserve(self.arena_bytes(symbols))
             self._call(self._main, symbols, buffers)
 
-    def _call(self, entry: "_Entry", symbols: tuple[int, ...], buffers: Sequence[Buffer]) -> None:
-        entry.bind(self._team.size, self._arena_start, self._arena.size, symbols, buffers)
-        self._team.run(entry.address, entry.argv)
-        status = self._status
-        if status.value:
-            message = self._messages[status.value - 1]
-            status.value = 0
-            raise CallError(message)
-
-    def _reserve(self, symbols: tuple[int, ...]) -> None:
-        """Make the arena large enough for a call with these symbols; it never shrinks."""
+    def arena_bytes(self, symbols: tuple[int, ...]) -> int:
+        """The size of the arena for a call with these symbols."""
+        known, size = self._known
+        if symbols == known:
+            return size
         if any(s < 0 for s in symbols):
             raise CallError(f"sizes cannot be negative: {symbols}")
         slots = (ctypes.c_int64 * (len(symbols) + 2))(self._team.size, *symbols, 0)
         self._arena_size(_pointers(slots))
         size = slots[len(symbols) + 1]
-        if size > self._arena.size - ALIGNMENT:
-            self._arena = np.empty(size + ALIGNMENT, np.uint8)
-            self._arena_start = -(-self._arena.ctypes.data // ALIGNMENT) * ALIGNMENT
-            self._status = ctypes.c_int64.from_address(self._arena_start)
-            self._status.value = 0
-        self._symbols = symbols
+        self._known = symbols, size
+        return size
+
+    @property
+    def prepared_bytes(self) -> int:
+        """The size of what `prepare` gives."""
+        return sum(math.prod(shape) * type_.itemsize for shape, type_ in self._prepared_types)
+
+    def places(self, symbols: Sequence[int], names: Sequence[str]) -> list[Place]:
+        """What is in the arena in a call with these symbols, largest first; `names` are those of the symbols."""
+        places = [_place(buffers, symbols, names, self._team.size) for buffers in self._places]
+        return sorted(places, key=lambda p: -p.bytes)
+
+    def _call(self, entry: "_Entry", symbols: tuple[int, ...], buffers: Sequence[Buffer]) -> None:
+        entry.bind(self._team.size, self._arena.start, self._arena.size, symbols, buffers)
+        self._team.run(entry.address, entry.argv)
+        if status := self._arena.take_status():
+            raise CallError(self._messages[status - 1])
 
     def _lookup(self, name: str) -> int:
         address = self._engine.raw_lookup(name)
@@ -126,6 +159,19 @@ class _Entry:
             self._slots = (ctypes.c_int64 * len(fields))()
             self.argv = _pointers(self._slots)
         self._slots[:] = fields
+
+
+def _place(buffers: Sequence[ir.DictAttr], symbols: Sequence[int], names: Sequence[str], threads: int) -> Place:
+    """A place in the arena, from the descriptions of its buffers (`plan-buffers`)."""
+    sizes = []
+    for buffer in buffers:
+        (expr,) = ir.AffineMapAttr(buffer["bytes"]).value.results
+        copies = threads if "per_thread" in buffer else 1
+        text = with_names(str(expr), (), tuple(names))
+        sizes.append((copies * max(evaluate(expr, symbols), 0), text if copies == 1 else f"{copies} * {text}"))
+    named = (ir.StringAttr(buffer["name"]).value for buffer in buffers)
+    size, formula = max(sizes)
+    return Place(tuple(name for name in named if name), formula, size)
 
 
 @lru_cache(maxsize=1024)

@@ -8,7 +8,7 @@ from functools import partial
 from parc.errors import UsageError
 from parc.pipelines import ALIASES, PIPELINES, Step, is_ours, own_pass, parse_pipeline, pass_names, pass_type
 
-STAGES = ("torch", "linalg", *PIPELINES, "asm", "object")
+STAGES = ("torch", "linalg", *PIPELINES, "structure", "asm", "object")
 
 _DESCRIPTION = """\
 Runs parc's passes on a model or on IR, and prints what comes out.
@@ -22,6 +22,11 @@ examples:
   what the compiler sees in a model, and the schedule that it picks:
     parc-opt model.onnx --emit=system
     parc-opt model.onnx --emit=schedule --strategy=wavefront
+  the block matrix of its systems, and what each way to solve them takes:
+    parc-opt model.onnx --emit=structure --sizes=T=128,B=16
+  the two programs of a training step, and how they are scheduled:
+    parc-opt model.py:name --emit=adjoint --wrt=x,weight
+    parc-opt model.py:name --emit=adjoint | parc-opt --emit=schedule
   one pass, then an upstream one, in the order given:
     parc-opt file.mlir --parc-wavefront=threads=2 --canonicalize
   the same as a pipeline:
@@ -42,6 +47,7 @@ class Request:
     strategy: str
     threads: int
     sizes: Mapping[str, int]
+    wrt: Sequence[str]
     print_after_all: bool
     timing: bool
     split: bool
@@ -74,6 +80,7 @@ def read_request(arguments: Sequence[str]) -> Request:
         strategy=options.strategy,
         threads=options.threads,
         sizes=_sizes(options.sizes),
+        wrt=tuple(name.strip() for name in options.wrt.split(",") if name.strip()),
         print_after_all=options.mlir_print_ir_after_all,
         timing=options.mlir_timing,
         split=options.split_input_file,
@@ -119,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--strategy", default="auto", metavar="NAME", help="the schedule to use (default: auto, by the cost model)")
     add("--threads", type=int, default=0, metavar="N", help="threads to compile for (default: all of the machine)")
     add("--sizes", default="", metavar="T=N,..", help="sizes that the cost model chooses for; the result serves all")
+    add("--wrt", default="", metavar="NAME,..", help="arguments to differentiate by, for adjoint (default: all)")
     add("--split-input-file", action="store_true", help="process the parts between '// -----' lines one by one")
     add("--verify-diagnostics", action="store_true", help="check errors against 'expected-error {{..}}', print no IR")
     add("--mlir-print-ir-after-all", action="store_true", help="print the IR after each pass to standard error")

@@ -12,12 +12,14 @@ from torch_mlir import ir
 
 from parc import dialect
 from parc.errors import ParcError, UsageError
-from parc.pipelines import run_pipeline, stage_of, stage_steps, stages_after
+from parc.pipelines import is_past, run_pipeline, stage_of, stage_steps, stages_after
 from parc.tools.command_line import Request, read_request
 from parc.tools.diagnostics import Diagnostic, diagnostics, expectations, mismatches
 
 _SPLIT = re.compile(r"^// -----.*\n", re.MULTILINE)
 _BYTECODE = b"ML\xefR"
+# The last pipeline of what is no pipeline itself.
+_LAST = {"structure": "schedule", "asm": "llvm", "object": "llvm"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -109,17 +111,23 @@ def _process(chunk: bytes | None, request: Request) -> bytes:
             module = _parse_torch(text, request) if b"torch." in chunk else ir.Module.parse(text, context)
         steps = list(request.steps)
         if request.emit not in (None, "torch", "linalg"):
-            last = "llvm" if request.emit in ("asm", "object") else str(request.emit)
+            last = _LAST.get(request.emit, request.emit)
             done = stage_of(module)
-            if done != last and last in stages_after(None, done or ""):
+            if is_past(done, last):
                 raise ParcError(f"the input is past --emit={last}: it is at the stage '{done}'")
             for stage in stages_after(done, last):
-                steps += stage_steps(stage, strategy=request.strategy, threads=request.threads, sizes=request.sizes)
+                steps += stage_steps(
+                    stage, strategy=request.strategy, threads=request.threads, sizes=request.sizes, wrt=request.wrt
+                )
         run_pipeline(module, steps, print_after_all=request.print_after_all, timing=request.timing)
         if request.emit in ("asm", "object"):
             from parc.tools.machine_code import machine_code  # needs the native runtime, which IR does without
 
             return machine_code(module, as_text=request.emit == "asm")
+        if request.emit == "structure":
+            from parc.structure_report import structure_text  # imports islpy, which other stages may do without
+
+            return structure_text(module, request.sizes).encode()
         if request.bytecode:
             return _bytecode(module)
         return f"{_schedule_comment(module) if request.emit == 'schedule' else ''}{module}\n".encode()

@@ -1,0 +1,162 @@
+"""`solve-affine`: affine recurrences are rewritten so that they take fewer dependent steps."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import ClassVar
+
+from torch_mlir import ir
+
+from parc.errors import CompileError
+from parc.passbase import Pass
+from parc.passes.schedule import parse_sizes
+from parc.poly.cost import Machine
+from parc.poly.dependences import Dependence, check_system, dependences
+from parc.poly.legality import verify
+from parc.poly.model import System, build, systems
+from parc.poly.plan import default_sizes
+from parc.poly.schedules import SOLVERS, STRATEGIES
+from parc.solvers.blocks import blocks_of
+from parc.solvers.choice import Extent, doublings, measure, reduction_levels, scan_levels
+from parc.solvers.chunks import Level, solve_by_chunks
+from parc.solvers.cut import cut
+from parc.solvers.doubling import solve_by_doubling
+from parc.solvers.predict import Prediction, predict
+from parc.solvers.recurrence import Recurrence, cycles, recognise
+from parc.solvers.writer import Writer
+
+_GAIN = 1.5
+"""How many times faster a scan has to be predicted: it adds in another order, and predictions are rough."""
+_GROUPS = 4  # of steps, for each thread
+
+
+@dataclass
+class SolveAffine(Pass):
+    """Affine recurrences are rewritten so that they take fewer dependent steps.
+
+    An equation that needs itself one step back, x[t + 1] = A[t] x[t] + b[t], becomes a system with its own schedule
+    (solver=scan chunk=4, where a step is `cell`):
+
+        "parc.equation"() ({...}) {name = "cell", domain = affine_set<(t)[T] : (t >= 0, T - 1 - t >= 0)>}
+
+        "parc.equation"() ({...}) {name = "cell_pair0", ..., schedule = affine_map<(c)[T] -> (0, 0)>}
+        "parc.equation"() ({...}) {name = "cell_chunk0", ..., schedule = affine_map<(c, j)[T] -> (1, j)>}
+        "parc.equation"() ({...}) {name = "cell_ends1", ..., schedule = affine_map<(c)[T] -> (2, c)>}
+        "parc.equation"() ({...}) {name = "cell_first0", ..., schedule = affine_map<(c)[T] -> (3, 0)>}
+        "parc.equation"() ({...}) {name = "cell_inner0", ..., schedule = affine_map<(c, j)[T] -> (3, 0)>}
+      }) {symbols = ["T"], strategy = "scan", distribute = "points"}
+
+    solver: auto (a scan where the cost model predicts a gain), scan, cyclic-reduction or recursive-doubling; any other
+    strategy leaves everything as it is.  over: the dimension that recurrences have to run along.  chunk, levels,
+    strands: the tree's form (`solvers/choice.py`); 0 chooses by threads and sizes, which are those of `schedule`.
+    """
+
+    name: ClassVar[str] = "solve-affine"
+
+    solver: str = "auto"
+    over: str = ""
+    chunk: int = 0
+    levels: int = 0
+    strands: int = 0
+    threads: int = 0
+    sizes: str = ""
+
+    def run(self, module: ir.Module) -> None:
+        if self.solver not in ("auto", *STRATEGIES):
+            raise CompileError(f'there is no solver "{self.solver}" (known: {", ".join(SOLVERS)})')
+        if min(self.chunk, self.levels, self.strands, self.threads) < 0 or self.chunk == 1:
+            raise CompileError("a chunk has at least two steps, and no option is negative")
+        if self.solver not in ("auto", *SOLVERS):
+            return
+        with module.context, ir.Location.unknown():
+            built = [build(op) for op in systems(module)]
+            sizes = default_sizes(built) | parse_sizes(self.sizes)
+            for system in built:
+                self._solve_all(system, sizes)
+
+    def _solve_all(self, system: System, sizes: Mapping[str, int]) -> None:
+        """Solve the recurrences of a system, in the order in which they need each other."""
+        flow = dependences(system)
+        found = cycles(system, flow)
+        if not found:
+            return
+        check_system(system)
+        solvable = [name for names in found if (name := self._solvable(system, flow, names, sizes)) is not None]
+        for number, name in enumerate(solvable):
+            part, rest = cut(system, flow, [name])
+            self._solve(build(part), name, sizes)
+            if number + 1 < len(solvable):
+                assert rest is not None, "a later recurrence is not needed by an earlier one"
+                system = build(rest)
+                flow = dependences(system)
+
+    def _solvable(
+        self, system: System, flow: Sequence[Dependence], names: Sequence[str], sizes: Mapping[str, int]
+    ) -> str | None:
+        """The equation of a recurrence that is to be solved; None for one that stays as it is."""
+        try:
+            if len(names) > 1:
+                where = system.equation(names[0]).op.location
+                raise CompileError(f"{', '.join(names)} need each other, and only one equation can be solved", where)
+            recurrence = recognise(system, flow, names[0], self.over)
+        except CompileError:
+            # What was asked for has to be done; of a model that is trained, it may be meant for the gradients alone.
+            if self.solver == "auto" or _is_trained(system):
+                return None
+            raise
+        if self.solver == "auto":
+            prediction = self._predict(system, flow, recurrence, sizes)
+            if prediction is None or prediction.gain < _GAIN:
+                return None
+        return names[0]
+
+    def _solve(self, system: System, name: str, sizes: Mapping[str, int]) -> None:
+        flow = dependences(system)
+        recurrence = recognise(system, flow, name)
+        writer = Writer(system.op, recurrence.equation.op)
+        extent = measure(system, recurrence, sizes)
+        blocks = blocks_of(recurrence.body)
+        prediction = self._predict(system, flow, recurrence, sizes)
+        solver = "scan" if self.solver == "auto" else self.solver
+        if solver == "scan":
+            solve_by_chunks(recurrence, blocks, writer, self._levels(extent))
+        elif solver == "cyclic-reduction":
+            solve_by_chunks(recurrence, blocks, writer, reduction_levels(extent, self.levels))
+        else:
+            group = self.chunk or max(1, ceil(extent.steps / (self._machine().threads * _GROUPS)))
+            solve_by_doubling(recurrence, blocks, writer, self.levels or doublings(extent), group)
+        recurrence.equation.op.erase()
+        asked = [] if self.solver == "auto" else ["it was asked for"]
+        _describe(system, solver, "; ".join([*asked, *([str(prediction)] if prediction else [])]), sizes)
+        verify(build(system.op))
+
+    def _levels(self, extent: Extent) -> list[Level]:
+        return scan_levels(extent, self._machine().threads, self.chunk, self.levels, self.strands)
+
+    def _machine(self) -> Machine:
+        return Machine.detect(self.threads)
+
+    def _predict(
+        self, system: System, flow: Sequence[Dependence], recurrence: Recurrence, sizes: Mapping[str, int]
+    ) -> Prediction | None:
+        extent = measure(system, recurrence, sizes)
+        level = self._levels(extent)[0]
+        return predict(system, flow, recurrence, extent, level, sizes, self._machine())
+
+
+def _describe(system: System, solver: str, why: str, sizes: Mapping[str, int]) -> None:
+    """Set the attributes of a scheduled system."""
+    index = ir.IndexType.get()
+    own = {symbol: ir.IntegerAttr.get(index, sizes[symbol]) for symbol in system.symbols}
+    system.op.attributes["strategy"] = ir.StringAttr.get(solver)
+    system.op.attributes["distribute"] = ir.StringAttr.get("points")
+    system.op.attributes["why"] = ir.StringAttr.get(why)
+    system.op.attributes["sizes"] = ir.DictAttr.get(own)
+
+
+def _is_trained(system: System) -> bool:
+    """Is this a system of a program that training goes forward with?"""
+    function = system.op.parent.operation
+    arguments = [ir.DictAttr(a) for a in function.attributes["arg_attrs"]] if "arg_attrs" in function.attributes else []
+    names = [ir.StringAttr(a["parc.name"]).value for a in arguments if "parc.name" in a]
+    return "parc.trained" in function.parent.operation.attributes and "gradient0" not in names

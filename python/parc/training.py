@@ -1,0 +1,316 @@
+"""Training: compiled programs as an operation of torch.autograd.
+
+A training step has two programs, made for the arguments that get a gradient: one computes the results and the values
+to save, the other computes the gradients from those.  They are compiled when a backward pass first needs them.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from parc.comparison import compare_gradients, compare_results
+from parc.compiled import Compiled
+from parc.compiler import Compiler, Program
+from parc.errors import CallError, CompileError
+from parc.memory import Memory, Need, bytes_text
+from parc.parameters import Parameters, Snapshot
+from parc.sensitivity import Sources
+from parc.signature import TensorType
+
+if TYPE_CHECKING:
+    from parc.chunks.training import ChunkedStep
+
+Arguments = tuple[int, ...]
+"""Numbers of arguments of a program: its inputs, and then its parameters."""
+
+
+class Step:
+    """The two programs of a training step.
+
+    `wanted` are the arguments that get a gradient, and `kept` those that the backward program takes.
+    """
+
+    def __init__(self, forward: Program, backward: Program, results: int, wanted: Arguments) -> None:
+        self.forward, self.backward, self.wanted = forward, backward, wanted
+        self._results = results
+        ours, theirs = forward.run.signature, backward.run.signature
+        self.floating = [i for i, t in enumerate(ours.results[:results]) if t.dtype.is_floating_point]
+        self._inputs = len(ours.inputs)
+        names = [t.name for t in ours.inputs]
+        given = len(self.floating) + len(ours.results) - results
+        inputs = [names.index(t.name) for t in theirs.inputs[given:]]
+        names = [t.name for t in ours.parameters]
+        self._kept_inputs = len(inputs)
+        self.kept = (*inputs, *(self._inputs + names.index(t.name) for t in theirs.parameters))
+        self._snapshot = Snapshot(())
+
+    def renew(self) -> None:
+        """Take the parameters as changed since the last backward pass: optimizers may write through `.data`."""
+        self._snapshot = Snapshot(())
+
+    def run_forward(
+        self, symbols: tuple[int, ...], inputs: Sequence[Tensor], parameters: Snapshot
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The results, and the values to save."""
+        values = self.forward.run(symbols, inputs, parameters)
+        return values[: self._results], values[self._results :]
+
+    def run_backward(
+        self,
+        symbols: tuple[int, ...],
+        cotangents: Sequence[Tensor | None],
+        saved: Sequence[Tensor],
+        kept: Sequence[Tensor],
+    ) -> list[Tensor]:
+        """The gradients of the `wanted` arguments.
+
+        `cotangents` are those of the floating-point results, None for zeros; `kept` the values of the arguments `kept`.
+        """
+        types = self.backward.run.signature.inputs
+        given = [_zeros(t, symbols) if c is None else c for c, t in zip(cotangents, types, strict=False)]
+        parameters = kept[self._kept_inputs :]
+        snapshot = self._snapshot
+        if len(snapshot.tensors) != len(parameters) or not snapshot.shows(parameters):
+            self._snapshot = snapshot = Snapshot(parameters)
+        return self.backward.run(symbols, [*given, *saved, *kept[: self._kept_inputs]], snapshot)
+
+    def differentiate(
+        self, inputs: Sequence[Tensor], parameters: Snapshot, cotangents: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """The gradients of the `wanted` arguments, at these inputs and parameters."""
+        symbols = self.forward.run.sizes(inputs)
+        saved = self.run_forward(symbols, inputs, parameters)[1]
+        arguments = (*inputs, *parameters.tensors)
+        return self.run_backward(symbols, cotangents, saved, [arguments[i] for i in self.kept])
+
+    def need(self, symbols: tuple[int, ...]) -> Need:
+        """The memory that the step takes at these sizes; both programs work in one arena."""
+        saved = self.forward.run.signature.results[self._results :]
+        programs = (self.forward.run, self.backward.run)
+        return Need(sum(t.bytes(symbols) for t in saved), max(p.arena_bytes(symbols) for p in programs))
+
+
+class Training:
+    """The training of one program: its steps, one for each set of arguments that get a gradient."""
+
+    def __init__(self, compiler: Compiler, program: Compiled, parameters: Parameters, memory: int | None) -> None:
+        """`memory` limits what a step takes, in bytes."""
+        self._compiler = compiler
+        self._program = program
+        self._parameters = parameters
+        self._memory = memory
+        self._steps: dict[Arguments, Step] = {}
+        self._chunked: dict[Arguments, tuple[ChunkedStep | None, str]] = {}
+        self._lock = threading.Lock()
+
+    def wanted(self, inputs: Sequence[Tensor], parameters: Snapshot) -> Arguments:
+        """The arguments that require a gradient, as far as the results depend on them."""
+        count = len(self._program.signature.inputs)
+        asked = [i for i, t in enumerate(inputs) if t.requires_grad]
+        asked += [i for i, t in enumerate(parameters.tensors, count) if t.requires_grad]
+        return tuple(i for i in asked if i in self._reachable) if asked else ()
+
+    def prepare(self, inputs: Sequence[Tensor]) -> None:
+        """Compile the step for calls like this one; without inputs, for the parameters. CompileError when it cannot be.
+
+        ValueError when nothing requires a gradient.
+        """
+        wanted = self.wanted(inputs, self._parameters.current())
+        if not wanted:
+            raise ValueError("neither a parameter nor an example input requires a gradient that the results depend on")
+        step = self.step(wanted)
+        if inputs:
+            try:
+                self.fitting(step, self._program.sizes(inputs))
+            except CallError as e:
+                raise CompileError(str(e)) from None
+
+    def __call__(
+        self, wanted: Arguments, symbols: tuple[int, ...], inputs: Sequence[Tensor], parameters: Snapshot
+    ) -> tuple[Tensor, ...]:
+        """The results, as part of the graph of torch.autograd."""
+        if wanted[-1] >= len(inputs):
+            parameters = self._parameters.current(anew=True)
+        return _Operation.apply(_Call(self, wanted, symbols, len(inputs), parameters), *inputs, *parameters.tensors)
+
+    def step(self, wanted: Arguments) -> Step:
+        """The step for these arguments; compiles it the first time. CompileError when that cannot be done."""
+        with self._lock:
+            if wanted not in self._steps:
+                forward, backward = self._compiler.training(wanted)
+                step = Step(forward, backward, len(self._program.signature.results), wanted)
+                self._compare(step)
+                self._steps[wanted] = step
+            return self._steps[wanted]
+
+    def known_step(self, wanted: Arguments) -> Step | None:
+        """The step for these arguments, if it has been compiled."""
+        return self._steps.get(wanted)
+
+    def latest(self) -> Step | None:
+        """The step that was compiled last."""
+        return next(reversed(self._steps.values()), None)
+
+    def memory(self, wanted: Arguments, symbols: tuple[int, ...]) -> Memory:
+        """The memory of a step for these arguments at these sizes; compiles it the first time."""
+        step = self.fitting(self.step(wanted), symbols)
+        need = step.need(symbols)
+        gradients = sum(self._arguments[i].bytes(symbols) for i in wanted)
+        call = self._program.memory(symbols)
+        prepared = (
+            call.prepared + step.forward.run.memory(symbols).prepared + step.backward.run.memory(symbols).prepared
+        )
+        return replace(call, prepared=prepared, arena=need.working, places=(), saved=need.saved, gradients=gradients)
+
+    def fitting(self, step: Step, symbols: tuple[int, ...]) -> "Step | ChunkedStep":
+        """The step itself where it keeps the memory limit at these sizes, else one that keeps states alone between
+        chunks of the sequence; `CallError` when that takes too much, too."""
+        if self._memory is None:
+            return step
+        need = step.need(symbols)
+        if need.total <= self._memory:
+            return step
+        chunked, reason = self._in_chunks(step.wanted)
+        if chunked is not None:
+            need = min(need, chunked.need(symbols), key=lambda n: n.total)
+            if need.total <= self._memory:
+                return chunked
+        names = self._program.signature.symbols
+        where = ", ".join(f"{name}={size}" for name, size in zip(names, symbols, strict=True))
+        raise CallError(
+            f"a training step{f' at {where}' if where else ''} takes at least {need}; "
+            f"the limit is {bytes_text(self._memory)}{f' (it has no chunks: {reason})' if reason else ''}"
+        )
+
+    def _in_chunks(self, wanted: Arguments) -> "tuple[ChunkedStep | None, str]":
+        """The step for these arguments in chunks, or why there is none; compiles it the first time."""
+        from parc.chunks.training import chunked_step  # it is made from steps
+
+        with self._lock:
+            if wanted not in self._chunked:
+                try:
+                    chunked = chunked_step(self._compiler, wanted)
+                except CompileError as e:
+                    self._chunked[wanted] = None, str(e)
+                else:
+                    self._compare(chunked)
+                    chunked.limit = self._memory
+                    self._chunked[wanted] = chunked, ""
+            return self._chunked[wanted]
+
+    def _compare(self, step: "Step | ChunkedStep") -> None:
+        """CompileError when the gradients are not those of the original."""
+        if self._compiler.original is not None:
+            names = {i: self._arguments[i].name for i in step.wanted}
+            if isinstance(step, Step):
+                compare_results(step.forward.run, self._parameters, self._compiler.original)
+            compare_gradients(step.differentiate, names, self._parameters.current(), self._compiler.original)
+
+    def run(self, call: "_Call", tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The results alone."""
+        return self._program(call.symbols, tensors[: call.inputs], call.parameters)
+
+    def non_differentiable(self, results: Sequence[Tensor], wanted: Arguments) -> list[Tensor]:
+        """Those of the results that have no gradient by any of these arguments."""
+        return [t for t, sources in zip(results, self._sensitivities, strict=True) if sources.isdisjoint(wanted)]
+
+    def reached(self, results: Sequence[int]) -> Sources:
+        """The arguments that any of these results depends on."""
+        return frozenset().union(*(self._sensitivities[i] for i in results))
+
+    @property
+    def _arguments(self) -> tuple[TensorType, ...]:
+        return (*self._program.signature.inputs, *self._program.signature.parameters)
+
+    @cached_property
+    def _sensitivities(self) -> list[Sources]:
+        return self._compiler.sensitivities()
+
+    @cached_property
+    def _reachable(self) -> Sources:
+        return self.reached(range(len(self._sensitivities)))
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of a program: what `_Operation` needs besides the tensors."""
+
+    training: Training
+    wanted: Arguments
+    symbols: tuple[int, ...]
+    inputs: int
+    """How many of the tensors are inputs."""
+    parameters: Snapshot
+
+
+class _Operation(torch.autograd.Function):
+    """A call of a compiled program: (call, inputs, parameters) -> results.
+
+    The first call for a set of arguments saves its inputs, and the step is compiled when its backward pass comes:
+    who never asks for a gradient does not pay for one.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, call: _Call, *tensors: Tensor) -> tuple[Tensor, ...]:
+        training = call.training
+        ctx.training, ctx.wanted, ctx.symbols, ctx.inputs = training, call.wanted, call.symbols, call.inputs
+        known = training.known_step(call.wanted)
+        ctx.step = step = None if known is None else training.fitting(known, call.symbols)
+        ctx.count = len(tensors)
+        ctx.set_materialize_grads(False)
+        if step is None:
+            results = training.run(call, tensors)
+            ctx.save_for_backward(*tensors)
+        else:
+            results, saved = step.run_forward(call.symbols, tensors[: call.inputs], call.parameters)
+            ctx.save_for_backward(*(tensors[i] for i in step.kept), *saved)
+        ctx.mark_non_differentiable(*training.non_differentiable(results, call.wanted))
+        return tuple(results)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        tensors: tuple[Tensor, ...] = ctx.saved_tensors
+        sources = [t for t in (*tensors, *cotangents) if t is not None and t.requires_grad]
+        with torch.no_grad():
+            gradients = _gradients(ctx, tensors, cotangents)
+        if torch.is_grad_enabled() and sources:
+            gradients = _Once.apply(gradients, *sources)
+        given = ctx.training.reached([i for i, c in enumerate(cotangents) if c is not None])
+        found = {i: g for i, g in zip(ctx.wanted, gradients, strict=True) if i in given}
+        return (None, *(found.get(i) for i in range(ctx.count)))
+
+
+def _gradients(ctx: Any, tensors: Sequence[Tensor], cotangents: Sequence[Tensor | None]) -> list[Tensor]:
+    step: Step | ChunkedStep | None = ctx.step
+    if step is not None:
+        kept, saved = tensors[: len(step.kept)], tensors[len(step.kept) :]
+    else:
+        step = ctx.training.fitting(ctx.training.step(ctx.wanted), ctx.symbols)
+        saved = step.run_forward(ctx.symbols, tensors[: ctx.inputs], Snapshot(tensors[ctx.inputs :]))[1]
+        kept = [tensors[i] for i in step.kept]
+    if ctx.wanted[-1] >= ctx.inputs:
+        step.renew()
+    return step.run_backward(ctx.symbols, [cotangents[i] for i in step.floating], saved, kept)
+
+
+class _Once(torch.autograd.Function):
+    """Marks gradients as depending on what they were computed from, without giving second derivatives."""
+
+    @staticmethod
+    def forward(ctx: Any, gradients: Sequence[Tensor], *sources: Tensor) -> tuple[Tensor, ...]:
+        return tuple(gradients)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> None:
+        raise CallError(
+            "second derivatives through a compiled module are not supported: differentiate the original module instead"
+        )
+
+
+def _zeros(type_: TensorType, symbols: tuple[int, ...]) -> Tensor:
+    return torch.zeros(type_.sizes(symbols), dtype=type_.dtype)
