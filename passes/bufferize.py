@@ -3,9 +3,17 @@
 from dataclasses import dataclass
 
 from torch_mlir import ir
-from torch_mlir.dialects import func, memref
+from torch_mlir.dialects import arith, func, memref
 
-from parc.codegen.irtools import defining_op, entry_functions, run_pipeline, walk
+from parc.codegen.irtools import (
+    captured_values,
+    clone_with,
+    constant_int,
+    defining_op,
+    entry_functions,
+    run_pipeline,
+    walk,
+)
 from parc.codegen.sizes import name_argument_sizes
 from parc.errors import CompileError
 from parc.passbase import Pass
@@ -41,8 +49,10 @@ class Bufferize(Pass):
         with module.context:
             for function in functions:
                 _forbid_writes(function)
+                _separate_reads(function)
             run_pipeline(module, BUFFERIZE, self.name)
             for function in functions:
+                _name_collapsed_sizes(function)
                 name_argument_sizes(function)
             run_pipeline(module, "canonicalize,cse", self.name)
             _refuse_tensors(module)
@@ -59,6 +69,59 @@ def _forbid_writes(function: func.FuncOp) -> None:
             named["bufferization.writable"] = ir.BoolAttr.get(False)
         attributes.append(ir.DictAttr.get(named))
     function.arg_attrs = ir.ArrayAttr.get(attributes)
+
+
+def _separate_reads(function: func.FuncOp) -> None:
+    """Give every team buffers of its own of the tensors that it reads.
+
+    Bufferization takes `to_buffer` for the read: of one that two teams share it would miss what the second one reads.
+    """
+    for team in walk(function, "parc.team"):
+        copies: dict[ir.Value, ir.Value] = {}
+        for value in captured_values(team):
+            _copy_view(value, team, copies)
+        for op in walk(team):
+            for i, operand in enumerate(op.operation.operands):
+                if operand in copies:
+                    op.operation.operands[i] = copies[operand]
+
+
+def _copy_view(value: ir.Value, before: ir.OpView, copies: dict[ir.Value, ir.Value]) -> bool:
+    """Copy a view of a tensor's buffer to in front of an operation; False for other values."""
+    op = defining_op(value)
+    if value in copies:
+        return True
+    if op is None or not isinstance(value.type, ir.MemRefType):
+        return False
+    if op.operation.name != "bufferization.to_buffer":
+        # Only the source can be such a view.
+        if not op.operation.name.startswith("memref.") or not op.operation.operands:
+            return False
+        if not _copy_view(op.operation.operands[0], before, copies):
+            return False
+    with ir.InsertionPoint(before):
+        clone_with(op, copies)
+    return True
+
+
+def _name_collapsed_sizes(function: func.FuncOp) -> None:
+    """The extent of a collapsed dimension is the product of those that it is made of; upstream leaves it as it is."""
+    pending = walk(function, "memref.dim")
+    while pending:
+        op = pending.pop()
+        source, position = op.operation.operands
+        view, dimension = defining_op(source), constant_int(position)
+        if not isinstance(view, memref.CollapseShapeOp) or dimension is None:
+            continue
+        buffer = view.operation.operands[0]
+        size = None
+        with ir.InsertionPoint(op), op.location:
+            for d in view.operation.attributes["reassociation"][dimension]:
+                extent = memref.DimOp(buffer, arith.constant(ir.IndexType.get(), d.value))
+                pending.append(extent)
+                size = extent.result if size is None else arith.muli(size, extent.result)
+        op.operation.results[0].replace_all_uses_with(size)
+        op.operation.erase()
 
 
 def _refuse_tensors(module: ir.Module) -> None:

@@ -336,7 +336,7 @@ class _SystemLowering(Emitter):
         written = cell.operands[-1]
         assert written.access is not None
         size = self._array(written.array).tile_size(len(written.access.results))
-        rows = arith.divui(size, index(written.extents[-1] or 1))
+        rows = arith.divui(size, index(written.columns or 1))
         if strided is not None:
             innermost = run = strided
         return _CellEquation(kernel, tuple(arguments), rows, cell.units, innermost, run)

@@ -7,9 +7,12 @@ from collections.abc import Callable, Sequence
 
 import islpy as isl
 from torch_mlir import ir
+from torch_mlir.dialects import tensor
 
 from parc.autodiff import cut
+from parc.autodiff.emit import empty_of, filled
 from parc.autodiff.equations import EquationAdjoint, Use
+from parc.autodiff.extents import Sizes
 from parc.autodiff.irtools import body_of, is_outside
 from parc.autodiff.sets import identity, unchanged
 from parc.autodiff.stacks import Frame, Stack, can_lift, in_order, lift, place, slopes, stack, sum_stack
@@ -17,6 +20,7 @@ from parc.autodiff.stores import Stored, Stores
 from parc.autodiff.transpose import Transposed, as_index
 from parc.codegen.irtools import captured_values
 from parc.errors import CompileError
+from parc.poly.affine import SET
 from parc.poly.boxes import Box, bounding_box
 from parc.poly.model import Boundary
 
@@ -30,10 +34,11 @@ class Outside:
     `kept` collects the arrays of the forward pass that the plans use.
     """
 
-    def __init__(self, transposed: Transposed, stores: Stores, symbols: Sequence[ir.Value]) -> None:
+    def __init__(self, transposed: Transposed, stores: Stores, symbols: Sequence[ir.Value], context: isl.Set) -> None:
         self._transposed = transposed
         self._stores = stores
         self._symbols = list(symbols)
+        self._context = context
         self.kept: set[ir.Value] = set()
 
     def plan(self, use: Use) -> Callable[[], Part]:
@@ -77,6 +82,11 @@ class Outside:
         op, domain = boundary.op, boundary.target.relation.domain()
         array, source = op.operands
         to, of = (ir.AffineMapAttr(op.attributes[key]).value for key in ("to", "of"))
+        if domain.dim(SET) == 0 and not self._context.is_subset(domain.params()):
+            # At sizes that do not use the value the same elements are read, and are zero.
+            domain = isl.Set.universe(domain.get_space()).intersect_params(self._context)
+            if cotangent is not None:
+                cotangent = _longer(cotangent, to, op.location)
         box = box_of(domain, "an initial value", op.location)
         index, target = as_index(of, domain, op.location), as_index(to, domain, op.location)
         moves = slopes(index)
@@ -126,6 +136,17 @@ class Outside:
         if not in_order(at, frame):
             raise CompileError("cannot differentiate: an access does not follow the order of the points", location)
         return stack(array, at, frame, self._symbols)
+
+
+def _longer(array: ir.Value, index: ir.AffineMap, location: ir.Location) -> ir.Value:
+    """The array with zeros behind its end, so that it has the element at a constant index at all sizes."""
+    first = index.results[0].maybe_downcast() if len(index.results) == 1 else None
+    if not isinstance(first, ir.AffineConstantExpr):
+        raise CompileError(f"cannot differentiate an initial value at {index} that only some sizes have", location)
+    extents = Sizes().of(array)
+    zeros = filled(empty_of([first.value + 1, *extents[1:]], array.type.element_type))
+    type_ = ir.RankedTensorType.get([ir.ShapedType.get_dynamic_size(), *array.type.shape[1:]], array.type.element_type)
+    return tensor.ConcatOp(type_, 0, [array, zeros]).result
 
 
 def box_of(domain: isl.Set, name: str, location: ir.Location) -> Box:

@@ -62,7 +62,7 @@ class SystemAdjoint:
         ]
         stores = Stores(self._model.context, self._symbols)
         transposed = Transposed(adjoints, set(given), stores)
-        outside = Outside(transposed, stores, self._symbols)
+        outside = Outside(transposed, stores, self._symbols, self._model.context)
         uses = [u for a in adjoints for u in a.uses if u.access is None or u.array not in self._unknowns]
         plans = [outside.plan(use) for use in uses]
         boundary_plans = [

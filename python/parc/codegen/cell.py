@@ -32,6 +32,11 @@ class KernelOperand:
     transposed: bool = False
     repeat: int = 1
 
+    @property
+    def columns(self) -> int:
+        """Elements of a row of the tile; a scalar is a row of one."""
+        return (self.extents[-1] or 0) if self.extents else 1
+
 
 @dataclass(frozen=True)
 class Load:

@@ -273,7 +273,7 @@ class _Body:
     def _row_stride(self, operand: int) -> int:
         """Elements from one row of a left factor to the next."""
         description = self.cell.operands[operand]
-        return 0 if description.kind == "vector" else description.extents[-1] or 0
+        return 0 if description.kind == "vector" else description.columns
 
     # The expressions.
 

@@ -164,7 +164,7 @@ class Pointwise:
             row = arith.remui(row, constant(operand.repeat))
         elif operand.repeat > 1:
             row = arith.divui(row, constant(operand.repeat))
-        return arith.addi(start, arith.muli(row, constant(operand.extents[-1] or 0)))
+        return arith.addi(start, arith.muli(row, constant(operand.columns)))
 
     def _load(self, load: Load, place: _Place) -> ir.Value:
         buffer = self.buffers[load.operand]

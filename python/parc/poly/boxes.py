@@ -7,6 +7,9 @@ from torch_mlir import ir
 
 from parc.poly.affine import PARAM, SET, from_aff
 
+#: How far bounds may move for small sizes: `T - 2` and `0` have the common bound `T`.
+_MOST_SLACK = 8
+
 
 @dataclass(frozen=True)
 class Box:
@@ -30,7 +33,7 @@ class Box:
 
 
 def bounding_box(points: isl.Set) -> Box | None:
-    """The smallest box with one affine bound on each side; None where no single bound holds for all sizes."""
+    """A small box with one affine bound on each side; None where no single bound is found that holds for all sizes."""
     lower, extent = [], []
     for i in range(points.dim(SET)):
         low = _bound(points, i, points.dim_min(i), below=True)
@@ -51,16 +54,17 @@ def on_space(space: isl.Space, aff: isl.Aff) -> isl.Aff:
 
 
 def _bound(points: isl.Set, i: int, extreme: isl.PwAff, *, below: bool) -> isl.Aff | None:
-    """The extreme of coordinate `i`, if one affine function of the symbols bounds it everywhere."""
+    """One of the functions that the extreme of coordinate `i` is, moved as little as bounds it everywhere."""
     pieces: list[isl.Aff] = []
     extreme.foreach_piece(lambda _, aff: pieces.append(aff))
     space = points.get_space()
-    for aff in sorted(pieces, key=lambda a: not a.is_cst()):
-        if aff.dim(isl.dim_type.div):
-            continue
-        bounded = _at_least(space, i, aff) if below else _at_most(space, i, aff)
-        if points.is_subset(bounded):
-            return aff
+    for slack in range(_MOST_SLACK + 1):
+        for aff in sorted(pieces, key=lambda a: not a.is_cst()):
+            if aff.dim(isl.dim_type.div):
+                continue
+            moved = aff.add_constant_val(isl.Val(-slack if below else slack))
+            if points.is_subset(_at_least(space, i, moved) if below else _at_most(space, i, moved)):
+                return moved
     return None
 
 
