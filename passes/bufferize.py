@@ -50,6 +50,7 @@ class Bufferize(Pass):
             for function in functions:
                 _forbid_writes(function)
                 _separate_reads(function)
+                _separate_scratch(function)
             run_pipeline(module, BUFFERIZE, self.name)
             for function in functions:
                 _name_collapsed_sizes(function)
@@ -102,6 +103,18 @@ def _copy_view(value: ir.Value, before: ir.OpView, copies: dict[ir.Value, ir.Val
     with ir.InsertionPoint(before):
         clone_with(op, copies)
     return True
+
+
+def _separate_scratch(function: func.FuncOp) -> None:
+    """Give every operation that computes into an empty or filled tensor one of its own.
+
+    `eliminate-empty-tensors` lets one user's result take the place of a shared one, which the others then read.
+    """
+    for op in reversed(walk(function, "tensor.empty", "linalg.fill")):
+        for use in list(op.operation.results[0].uses)[1:]:
+            user = use.owner.operation
+            with ir.InsertionPoint(user):
+                user.operands[use.operand_number] = clone_with(op, {}).results[0]
 
 
 def _name_collapsed_sizes(function: func.FuncOp) -> None:
