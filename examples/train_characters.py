@@ -245,7 +245,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--hidden", type=number, default=128, help="units of a layer (default 128)")
     parser.add_argument("--batch", type=number, default=16, help="streams of text side by side (default 16)")
     parser.add_argument("--chunk", type=number, default=64, help="characters that a gradient sees (default 64)")
-    parser.add_argument("--rate", type=float, default=4e-3, help="learning rate of Adam (default 0.004)")
+    parser.add_argument("--rate", type=float, default=2e-3, help="learning rate of Adam (default 0.002)")
     parser.add_argument(
         "--loss", choices=("outside", "inside"), default="outside", help="whether the loss is compiled too (outside)"
     )
