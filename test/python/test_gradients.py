@@ -142,7 +142,7 @@ def test_gradients_of_every_cell(name: str) -> None:
         check_float64(case(name))
 
 
-@pytest.mark.parametrize("name", [f"zoo.{name}" for name in zoo() if f"zoo.{name}" not in INTEGER_RESULTS])
+@pytest.mark.parametrize("name", ["zoo.lstm", "zoo.gru", "zoo.lstm_bidirectional", "zoo.custom_time_outer"])
 def test_gradients_in_float32_are_as_exact_as_eager(name: str) -> None:
     """Both are measured against eager's gradients in float64."""
     single = case(name)

@@ -82,11 +82,10 @@ class Outside:
         op, domain = boundary.op, boundary.target.relation.domain()
         array, source = op.operands
         to, of = (ir.AffineMapAttr(op.attributes[key]).value for key in ("to", "of"))
-        if domain.dim(SET) == 0 and not self._context.is_subset(domain.params()):
+        sometimes = domain.dim(SET) == 0 and not self._context.is_subset(domain.params())
+        if sometimes:
             # At sizes that do not use the value the same elements are read, and are zero.
             domain = isl.Set.universe(domain.get_space()).intersect_params(self._context)
-            if cotangent is not None:
-                cotangent = _longer(cotangent, to, op.location)
         box = box_of(domain, "an initial value", op.location)
         index, target = as_index(of, domain, op.location), as_index(to, domain, op.location)
         moves = slopes(index)
@@ -106,7 +105,8 @@ class Outside:
                     varying = link.product.operands[link.operand]
                     parts.append(lift(link.product, {varying: stacked}, box, kept, self._symbols))
             if cotangent is not None:
-                stacked = self._stack((cotangent, target), frame, op.location)
+                given = _longer(cotangent, to, op.location) if sometimes else cotangent
+                stacked = self._stack((given, target), frame, op.location)
                 parts.append(sum_stack(stacked, box, kept, self._symbols))
             return [(source, place(part, index, frame, source, self._symbols)) for part in parts]
 
