@@ -6,7 +6,7 @@ from typing import TypeAlias
 from torch_mlir import ir
 from torch_mlir.dialects import arith, func, memref, scf
 
-from parc.codegen.irtools import arguments_of_kind, constant_int, defining_op, entry_functions, walk
+from parc.codegen.irtools import arguments_of_kind, constant_int, defining_op, entry_functions, terminator, walk
 from parc.codegen.loops import delinearize, index, share
 from parc.passbase import Pass
 
@@ -106,7 +106,7 @@ class _Distributor:
                     alone = self._thread_zero(op)
                     self._pending.add(accesses)
                     continue
-                op.operation.move_before(_terminator(alone.then_block))
+                op.operation.move_before(terminator(alone.then_block))
                 self._pending.add(accesses)
                 continue
             elif accesses.reads:
@@ -129,7 +129,7 @@ class _Distributor:
                 self._pending = _Accesses()
                 self.run(block)
                 # The next iteration, or what follows, starts from a clean state.
-                self._wait_for(_terminator(block).opview, EVERYTHING)
+                self._wait_for(terminator(block).opview, EVERYTHING)
         self._pending = _Accesses()
 
     def _open_team(self, op: ir.OpView) -> None:
@@ -212,10 +212,6 @@ def _fill(body: ir.Block, ivs: list[ir.Value]) -> None:
     for op in list(body.operations):
         if op.operation.name != "scf.reduce":
             target.insert(op.operation.detach_from_parent())
-
-
-def _terminator(block: ir.Block) -> ir.Operation:
-    return block.operations[len(block.operations) - 1].operation
 
 
 def _call_barrier() -> None:

@@ -10,6 +10,7 @@ from parc.codegen.irtools import (
     insert_arguments,
     run_pipeline,
     symbol_arguments,
+    terminator,
 )
 from parc.codegen.sizes import affine_of, name_argument_sizes, name_array_sizes
 from parc.errors import CompileError
@@ -92,12 +93,12 @@ def _return_sizes(main: func.FuncOp) -> list[int]:
     Gives the numbers of these results; `_name_results` undoes it.
     """
     attributes = _result_attributes(main)
-    terminator = _terminator(main)
-    values = list(terminator.operands)
+    end = terminator(main.entry_block)
+    values = list(end.operands)
     unnamed = [
         i for i, v in enumerate(values) if isinstance(v.type, ir.RankedTensorType) and "parc.shape" not in attributes[i]
     ]
-    with ir.InsertionPoint(terminator):
+    with ir.InsertionPoint(end):
         for i in unnamed:
             for d in range(ir.RankedTensorType(values[i].type).rank):
                 values.append(tensor.DimOp(values[i], arith.constant(ir.IndexType.get(), d)).result)
@@ -108,8 +109,10 @@ def _return_sizes(main: func.FuncOp) -> list[int]:
 def _name_results(main: func.FuncOp, unnamed: list[int]) -> None:
     """Read the returned sizes as functions of the symbols and return the results alone again."""
     positions = {argument: i for i, argument in enumerate(symbol_arguments(main))}
-    count = len(_terminator(main).operands) - sum(ir.RankedTensorType(main.type.results[i]).rank for i in unnamed)
-    values = list(_terminator(main).operands)
+    count = len(terminator(main.entry_block).operands) - sum(
+        ir.RankedTensorType(main.type.results[i]).rank for i in unnamed
+    )
+    values = list(terminator(main.entry_block).operands)
     attributes = _result_attributes(main)[:count]
     sizes = iter(values[count:])
     for i in unnamed:
@@ -123,17 +126,12 @@ def _name_results(main: func.FuncOp, unnamed: list[int]) -> None:
     _return(main, values[:count], attributes)
 
 
-def _terminator(main: func.FuncOp) -> ir.Operation:
-    operations = main.entry_block.operations
-    return operations[len(operations) - 1].operation
-
-
 def _return(main: func.FuncOp, values: list[ir.Value], attributes: list[dict[str, ir.Attribute]]) -> None:
     """Make `values` the results of the function."""
-    terminator = _terminator(main)
-    with ir.InsertionPoint(terminator), terminator.location:
+    end = terminator(main.entry_block)
+    with ir.InsertionPoint(end), end.location:
         func.ReturnOp(values)
-    terminator.erase()
+    end.erase()
     type_ = ir.FunctionType.get(main.type.inputs, [v.type for v in values])
     main.attributes["function_type"] = ir.TypeAttr.get(type_)
     main.attributes["res_attrs"] = ir.ArrayAttr.get([ir.DictAttr.get(a) for a in attributes])

@@ -5,8 +5,7 @@ from math import inf
 
 import networkx as nx
 from torch_mlir import ir
-
-from parc.codegen.irtools import captured_values
+from torch_mlir.dialects import linalg
 
 #: What a dynamic extent counts in the comparison of sizes.
 _NOMINAL = 16
@@ -75,14 +74,7 @@ def is_costly(op: ir.Operation | ir.OpView) -> bool:
     return len(inputs) > 1 and _reduces(op)
 
 
-def operands(op: ir.Operation | ir.OpView) -> list[ir.Value]:
-    """What an operation is computed from, captured values of its regions too."""
-    return captured_values(op)
-
-
 def _reduces(op: ir.Operation) -> bool:
-    from torch_mlir.dialects import linalg
-
     maps = linalg.get_indexing_maps(op.opview)
     if maps is None:
         return True

@@ -1,6 +1,7 @@
 """Tensors that derivatives are made of, emitted at the current insertion point."""
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 
 from torch_mlir import ir
 from torch_mlir.dialects import arith, linalg, tensor
@@ -55,6 +56,11 @@ def is_continuous(type_: ir.Type) -> bool:
 def add(a: ir.Value, b: ir.Value, sizes: Sizes) -> ir.Value:
     """The sum of two scalars or of two tensors of the same shape."""
     return elementwise([a, b], arith.addf, sizes) if isinstance(a.type, ir.RankedTensorType) else arith.addf(a, b)
+
+
+def total(parts: Sequence[ir.Value], sizes: Sizes) -> ir.Value:
+    """The sum of at least one value, added up in order."""
+    return reduce(lambda a, b: add(a, b, sizes), parts)
 
 
 def elementwise(inputs: Sequence[ir.Value], function: Callable[..., ir.Value], sizes: Sizes) -> ir.Value:

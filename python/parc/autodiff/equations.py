@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from torch_mlir import ir
 
 from parc.autodiff import cut
-from parc.autodiff.emit import add
+from parc.autodiff.emit import total
 from parc.autodiff.extents import Sizes
 from parc.autodiff.irtools import body_of, is_outside
 from parc.codegen.irtools import captured_values
@@ -61,8 +61,5 @@ def uses_of(
         else:
             plain.append(part)
     if plain:
-        total = plain[0]
-        for part in plain[1:]:
-            total = add(total, part, Sizes())
-        found.append(Use(adjoint, array, access, total))
+        found.append(Use(adjoint, array, access, total(plain, Sizes())))
     return found

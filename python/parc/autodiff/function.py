@@ -6,7 +6,7 @@ from torch_mlir import ir
 from torch_mlir.dialects import func
 
 from parc.autodiff import cut
-from parc.autodiff.emit import add, zeros
+from parc.autodiff.emit import add, total, zeros
 from parc.autodiff.extents import Sizes
 from parc.autodiff.irtools import body_of, hoist_invariants, named, remove_unused
 from parc.autodiff.reverse import Reverse
@@ -17,6 +17,7 @@ from parc.codegen.irtools import (
     captured_values,
     find_function,
     run_pipeline,
+    terminator,
 )
 from parc.errors import CompileError
 from parc.passes.name_sizes import NameSizes
@@ -92,7 +93,7 @@ class _Joint:
                 # What a reader makes of an outer value, such as a reshape, is differentiated where that value is.
                 hoist_invariants(body_of(equation), system)
         segments = list(self._segments())
-        end = _terminator(self._block)
+        end = terminator(self._block)
         returned = list(end.operands)
         attributes = [_attributes(a) for a in self.main.arg_attrs]
         results = _result_attributes(self.main)
@@ -109,8 +110,8 @@ class _Joint:
                 else:
                     self._through_code(segment)
             for argument in self.wanted:
-                total = self._total(argument)
-                returned.append(total if total is not None else zeros(argument, Sizes()))
+                gradient = self._total(argument)
+                returned.append(gradient if gradient is not None else zeros(argument, Sizes()))
             func.ReturnOp(returned)
         end.erase()
         types = [a.type for a in self._block.arguments]
@@ -153,9 +154,7 @@ class _Joint:
         reverse = self._reverse(code)
         made = [r for op in code for r in op.results if r in self._cotangents]
         for value in made:
-            total = self._total(value)
-            assert total is not None
-            reverse.seed(value, total)
+            reverse.seed(value, self._total(value))
         if not made:
             return
         reverse.run()
@@ -166,11 +165,11 @@ class _Joint:
         arrays: dict[str, ir.Value] = {}
         for use in adjoint.system.results[0].uses:
             op = use.owner.operation
-            total = self._total(op.results[0])
-            if total is not None:
+            cotangent = self._total(op.results[0])
+            if cotangent is not None:
                 name = ir.StringAttr(op.attributes["name"]).value
                 # An array may be taken out more than once.
-                arrays[name] = add(arrays[name], total, Sizes()) if name in arrays else total
+                arrays[name] = add(arrays[name], cotangent, Sizes()) if name in arrays else cotangent
         for value, part in adjoint.run(arrays) if arrays else ():
             self._cotangents.setdefault(value, []).append(part)
 
@@ -179,11 +178,8 @@ class _Joint:
         parts = self._cotangents.get(value, [])
         if not parts:
             return None
-        total = parts[0]
-        for part in parts[1:]:
-            total = add(total, part, Sizes())
-        self._cotangents[value] = [total]
-        return total
+        self._cotangents[value] = [total(parts, Sizes())]
+        return self._cotangents[value][0]
 
 
 class _Cut:
@@ -218,7 +214,7 @@ class _Cut:
         """The forward values that the backward pass is given; it recomputes the others that it needs."""
         forward = {r for op in self._ops if op not in self._behind for r in op.results}
         needed = {v for op in self._behind if op.name != "func.return" for v in captured_values(op) if v in forward}
-        end = _terminator(self._block)
+        end = terminator(self._block)
         needed |= {v for v in list(end.operands)[self._joint.results :] if v in forward}
 
         def made_from(value: ir.Value) -> Sequence[ir.Value] | None:
@@ -239,7 +235,7 @@ class _Cut:
         twins = dict(zip((r for op in self._ops for r in op.results), _results(block), strict=True))
         for value in saved:
             twins[value].replace_all_uses_with(block.add_argument(value.type, self._main.location))
-        _return(copy, list(_terminator(block).operands)[self._joint.results :])
+        _return(copy, list(terminator(block).operands)[self._joint.results :])
         remove_unused(block)
         attributes = [_attributes(a) for a in self._main.arg_attrs]
         attributes += [_input(f"saved{i}") for i in range(len(saved))]
@@ -258,7 +254,7 @@ class _Cut:
         return copy
 
     def _shorten_main(self, saved: Sequence[ir.Value]) -> None:
-        results = list(_terminator(self._block).operands)[: self._joint.results]
+        results = list(terminator(self._block).operands)[: self._joint.results]
         attributes = _result_attributes(self._main)[: self._joint.results]
         attributes += [{**_input(f"saved{i}"), "parc.kind": ir.StringAttr.get("saved")} for i in range(len(saved))]
         _return(self._main, [*results, *saved])
@@ -266,7 +262,7 @@ class _Cut:
         for _ in range(len(self._block.arguments) - self._joint.arguments):
             self._block.erase_argument(self._joint.arguments)
         types = [a.type for a in self._block.arguments]
-        values = [v.type for v in _terminator(self._block).operands]
+        values = [v.type for v in terminator(self._block).operands]
         self._main.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(types, values))
         self._main.attributes["res_attrs"] = ir.ArrayAttr.get([ir.DictAttr.get(a) for a in attributes])
         self._main.arg_attrs = ir.ArrayAttr.get(list(self._main.arg_attrs)[: self._joint.arguments])
@@ -288,7 +284,7 @@ def _results(block: ir.Block) -> list[ir.Value]:
 
 
 def _return(function: func.FuncOp, values: Sequence[ir.Value]) -> None:
-    end = _terminator(function.entry_block)
+    end = terminator(function.entry_block)
     with ir.InsertionPoint(end), end.location:
         func.ReturnOp(list(values))
     end.erase()
@@ -303,7 +299,7 @@ def _reorder_arguments(function: func.FuncOp, order: Sequence[int]) -> None:
     for _ in old:
         block.erase_argument(0)
     types = [a.type for a in block.arguments]
-    values = [v.type for v in _terminator(block).operands]
+    values = [v.type for v in terminator(block).operands]
     function.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(types, values))
 
 
@@ -331,7 +327,3 @@ def _name(attributes: ir.DictAttr, default: str) -> str:
 
 def _is_floating(type_: ir.Type) -> bool:
     return isinstance(type_, ir.RankedTensorType) and isinstance(type_.element_type, ir.FloatType)
-
-
-def _terminator(block: ir.Block) -> ir.Operation:
-    return block.operations[len(block.operations) - 1].operation

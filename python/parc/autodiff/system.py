@@ -15,7 +15,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from torch_mlir import ir
 from torch_mlir.dialects import tensor
 
-from parc.autodiff.emit import add, empty_of, filled
+from parc.autodiff.emit import empty_of, filled, total
 from parc.autodiff.equations import EquationAdjoint, uses_of
 from parc.autodiff.extents import Sizes
 from parc.autodiff.irtools import body_of, hoist_invariants, is_outside, named, read, take_out
@@ -234,7 +234,4 @@ class SystemAdjoint:
             parts.append(value if value.type == tile.type else tensor.CastOp(tile.type, value).result)
         if not parts:
             return filled(empty_of(Sizes().of(tile), tile.type.element_type))
-        total = parts[0]
-        for part in parts[1:]:
-            total = add(total, part, Sizes())
-        return total
+        return total(parts, Sizes())

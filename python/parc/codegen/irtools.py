@@ -42,6 +42,11 @@ def defining_op(value: ir.Value) -> ir.OpView | None:
     return None if isinstance(owner, ir.Block) else owner.opview if isinstance(owner, ir.Operation) else owner
 
 
+def terminator(block: ir.Block) -> ir.Operation:
+    """The last operation of a block."""
+    return block.operations[len(block.operations) - 1].operation
+
+
 def constant_int(value: ir.Value) -> int | None:
     """The value of an integer or index constant."""
     op = defining_op(value)
