@@ -106,15 +106,17 @@ def _copy_view(value: ir.Value, before: ir.OpView, copies: dict[ir.Value, ir.Val
 
 
 def _separate_scratch(function: func.FuncOp) -> None:
-    """Give every operation that computes into an empty or filled tensor one of its own.
+    """Give every operation that computes into an empty or filled tensor one of its own, next to it.
 
-    `eliminate-empty-tensors` lets one user's result take the place of a shared one, which the others then read.
+    `eliminate-empty-tensors` lets one user's result take the place of a shared one, which the others then read; and
+    what a team computes into a tensor from outside of it, all its threads would compute in one buffer.
     """
     for op in reversed(walk(function, "tensor.empty", "linalg.fill")):
-        for use in list(op.operation.results[0].uses)[1:]:
+        for use in list(op.operation.results[0].uses):
             user = use.owner.operation
             with ir.InsertionPoint(user):
                 user.operands[use.operand_number] = clone_with(op, {}).results[0]
+        op.operation.erase()
 
 
 def _name_collapsed_sizes(function: func.FuncOp) -> None:

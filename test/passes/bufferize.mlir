@@ -61,3 +61,26 @@ func.func @main(%x: tensor<4xf32>) -> (tensor<4xf32>, tensor<4xf32>) {
   %y = linalg.exp ins(%x : tensor<4xf32>) outs(%e : tensor<4xf32>) -> tensor<4xf32>
   return %y, %y : tensor<4xf32>, tensor<4xf32>
 }
+
+// -----
+
+// Each thread of a team computes into a buffer of its own: the tensor that it starts from is copied into the team.
+
+// CHECK: func.func @main
+// CHECK-NOT: memref.alloc
+// CHECK: "parc.team"()
+// CHECK: %[[P:.*]] = memref.alloc
+// CHECK: linalg.fill {{.*}} outs(%[[P]] : memref<4x4xf32>)
+// CHECK: linalg.matmul ins(%{{.*}}, %{{.*}} : {{.*}}) outs(%[[P]] : memref<4x4xf32>)
+func.func @main(%x: tensor<4x4xf32>, %y: memref<4x4xf32>) {
+  %zero = arith.constant 0.0 : f32
+  %e = tensor.empty() : tensor<4x4xf32>
+  %start = linalg.fill ins(%zero : f32) outs(%e : tensor<4x4xf32>) -> tensor<4x4xf32>
+  "parc.team"() ({
+  ^bb0(%thread: index, %threads: index):
+    %p = linalg.matmul ins(%x, %x : tensor<4x4xf32>, tensor<4x4xf32>) outs(%start : tensor<4x4xf32>) -> tensor<4x4xf32>
+    %q = linalg.matmul ins(%p, %x : tensor<4x4xf32>, tensor<4x4xf32>) outs(%start : tensor<4x4xf32>) -> tensor<4x4xf32>
+    bufferization.materialize_in_destination %q in writable %y : (tensor<4x4xf32>, memref<4x4xf32>) -> ()
+  }) : () -> ()
+  return
+}
