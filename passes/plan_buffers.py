@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch_mlir import ir
-from torch_mlir.dialects import arith, func, memref
+from torch_mlir.dialects import arith, func, llvm, memref
 
 from parc.codegen.irtools import (
     arguments_of_kind,
@@ -230,6 +230,18 @@ def _build_function(
             func.ReturnOp([body(list(block.arguments))])
 
 
+def _unknown(value: ir.Value) -> ir.Value:
+    """The value, by an empty piece of assembly that LLVM cannot see through.
+
+    An offset is a sum of the sizes of all buffers before it: LLVM would carry that through the address of every access
+    and take minutes for programs of some hundred buffers.
+    """
+    i64 = ir.IntegerType.get_signless(64)
+    known = arith.index_cast(i64, value)
+    unknown = llvm.InlineAsmOp(i64, [known], "", "=r,0").result
+    return arith.index_cast(ir.IndexType.get(), unknown)
+
+
 def _use_arena(function: func.FuncOp, slots: list[list[_Buffer]]) -> None:
     """Add the arguments of a team's program and replace every allocation by a view of the arena."""
     index_type, byte = ir.IndexType.get(), ir.IntegerType.get_signless(8)
@@ -250,6 +262,7 @@ def _use_arena(function: func.FuncOp, slots: list[list[_Buffer]]) -> None:
         for slot in slots:
             layout.add(slot)
         for slot, start in zip(slots, layout.offsets, strict=True):
+            start = _unknown(start)
             for buffer in slot:
                 offset = start
                 if buffer.per_thread:

@@ -6,8 +6,10 @@
 
 // CHECK: func.func @main(%{{.*}}: index {parc.kind = "thread"}, %{{.*}}: index {parc.kind = "threads"}, %[[ARENA:[a-z0-9]+]]: memref<?xi8> {parc.kind = "arena"}
 // CHECK-NOT: memref.alloc
-// CHECK: %[[A:.*]] = memref.view %[[ARENA]][%c64][] : memref<?xi8> to memref<16xf32>
-// CHECK: %[[B:.*]] = memref.view %[[ARENA]][%c128][] : memref<?xi8> to memref<16xf32>
+// CHECK: llvm.inline_asm "", "=r,0" %c64
+// CHECK: %[[A:.*]] = memref.view %[[ARENA]][%{{.*}}][] : memref<?xi8> to memref<16xf32>
+// CHECK: llvm.inline_asm "", "=r,0" %c128
+// CHECK: %[[B:.*]] = memref.view %[[ARENA]][%{{.*}}][] : memref<?xi8> to memref<16xf32>
 // CHECK: linalg.exp ins(%{{.*}}) outs(%[[A]] :
 // CHECK: linalg.exp ins(%[[A]] : memref<16xf32>) outs(%[[B]] :
 // CHECK: linalg.exp ins(%[[B]] : memref<16xf32>) outs(%[[A]] :

@@ -1,6 +1,6 @@
 """Exact flow dependences of a system, and the checks that make it a system of equations at all."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -46,13 +46,13 @@ def check_system(system: System) -> None:
         _check_inside(who, verb, access)
     for unknown in system.unknowns:
         _check_defined_once(_definitions(system, unknown.name))
-    defined = {u.name: _defined(system, u.name, u.elements) for u in system.unknowns}
+    defined = {u.name: [w.relation.range() for _, w in _definitions(system, u.name)] for u in system.unknowns}
     for equation in system.equations:
         for read in equation.reads:
             _check_defined(equation, read, defined[read.array])
     for unknown in system.unknowns:
         # A tile at the end of an empty sequence is in no array: such sizes are refused when the program is called.
-        missing = unknown.taken.intersect(unknown.elements).subtract(defined[unknown.name])
+        missing = _without(unknown.taken.intersect(unknown.elements), defined[unknown.name])
         if not missing.is_empty():
             point = first_point(missing)
             raise CompileError(
@@ -111,19 +111,25 @@ def _check_defined_once(definitions: list[tuple[str, Access]]) -> None:
             )
 
 
-def _check_defined(equation: Equation, read: Access, defined: isl.Set) -> None:
-    undefined = read.relation.subtract_range(defined)
-    if not undefined.is_empty():
-        instance, element = first_pair(undefined)
+def _check_defined(equation: Equation, read: Access, defined: Sequence[isl.Set]) -> None:
+    missing = _without(read.relation.range(), defined)
+    if not missing.is_empty():
+        instance, element = first_pair(read.relation.intersect_range(missing))
         raise CompileError(
             f"{instance.instance} reads {element.element}, which is never defined{element.at_sizes}; "
-            f"missing: {undefined.range()}",
+            f"missing: {missing}",
             read.op.location,
         )
 
 
-def _defined(system: System, array: str, elements: isl.Set) -> isl.Set:
-    defined = isl.Set.empty(elements.get_space())
-    for _, access in _definitions(system, array):
-        defined = defined.union(access.relation.range())
-    return defined.coalesce()
+def _without(elements: isl.Set, defined: Sequence[isl.Set]) -> isl.Set:
+    """The elements that are not defined.
+
+    Taken away one by one, the last definitions first: of a binary tree's states those are the ones between the others,
+    and what is left stays simple, as the difference from their union would not.
+    """
+    for part in reversed(defined):
+        if elements.is_empty():
+            break
+        elements = elements.subtract(part).coalesce()
+    return elements
