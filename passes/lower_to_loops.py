@@ -7,19 +7,21 @@ from dataclasses import dataclass
 from torch_mlir import ir
 from torch_mlir.dialects import arith, bufferization, func, memref, scf
 
-from parc.codegen.analysis import analyse_cell
 from parc.codegen.arrays import Array, indices, modulus
 from parc.codegen.cell import Cell
+from parc.codegen.chain import Carry
 from parc.codegen.general import GeneralEquation
 from parc.codegen.irtools import defining_op, find_function, is_inside, walk
 from parc.codegen.kernel import Kernel, VectorTarget, emit_kernel
-from parc.codegen.loops import STEP, WAVE, Emitter, domain_ast, emit, index, schedule_ast, share
+from parc.codegen.loops import STEP, WAVE, Emitter, domain_ast, emit, index, schedule_asts, share
 from parc.codegen.packing import Layout, pack
 from parc.dialect import BarrierOp, TeamOp
 from parc.errors import CompileError
 from parc.passbase import Pass
+from parc.poly.chains import find_chains
 from parc.poly.legality import verify
 from parc.poly.model import Equation, System, build
+from parc.poly.rows import find_cells
 from parc.poly.runs import memory_dimension, run_dimension, strided_dimension
 
 _DYNAMIC = ir.ShapedType.get_dynamic_size()
@@ -67,12 +69,12 @@ class _Kernels:
         self._kernels: dict[tuple[object, ...], Kernel] = {}
         self._copies: set[str] = set()
 
-    def of(self, cell: Cell, name: str, is_strided: bool) -> Kernel:
-        key = (is_strided, *cell.key)
+    def of(self, cell: Cell, name: str, is_strided: bool, carry: Carry | None) -> Kernel:
+        key = (is_strided, carry, *cell.key)
         if key not in self._kernels:
             taken = {kernel.name for kernel in self._kernels.values()}
             unique = name if name not in taken else f"{name}_{len(taken)}"
-            self._kernels[key] = emit_kernel(self._module, cell, f"{unique}_kernel", self._target, is_strided)
+            self._kernels[key] = emit_kernel(self._module, cell, f"{unique}_kernel", self._target, is_strided, carry)
         return self._kernels[key]
 
     def copy(self, element: ir.Type) -> str:
@@ -139,6 +141,8 @@ class _Argument:
     """Of a strided kernel: the distance from the tile of one point to that of the next one in its run."""
     matrices: Sequence[int] = ()
     matrix_size: int = 0
+    is_last: bool = False
+    """Does the kernel take the tile of a run's last point, not that of the first?"""
 
     def offset(self, point: Sequence[ir.Value], symbols: Sequence[ir.Value]) -> ir.Value:
         """Where the tile of a point starts."""
@@ -162,6 +166,11 @@ class _CellEquation:
     """The dimension along which its tiles are neighbours in memory, or at the distances that a strided kernel takes."""
     run_dimension: int | None
     """The same where points of equal time may be one call."""
+
+
+def _last(cell: _CellEquation, first: Sequence[ir.Value], count: ir.Value) -> list[ir.Value]:
+    """The last point of a run."""
+    return [arith.addi(x, arith.subi(count, index(1))) if d == cell.run_dimension else x for d, x in enumerate(first)]
 
 
 class _BoundaryCopy(Emitter):
@@ -206,8 +215,11 @@ class _SystemLowering(Emitter):
         self._general: dict[str, GeneralEquation] = {}
         self._owners: dict[str, ir.AffineMap] = {}
         packed: dict[tuple[ir.Value, Layout], Array] = {}
+        cells = find_cells(system)
+        # A thread goes through its chains one after another, whatever the order of their points in time.
+        self._lines, self._chains = find_chains(system, cells)
         for equation in system.equations:
-            cell = analyse_cell(equation.op)
+            cell = cells[equation.name]
             if "owner" in equation.op.attributes:
                 self._owners[equation.name] = ir.AffineMapAttr(equation.op.attributes["owner"]).value
             if cell is None:
@@ -221,7 +233,7 @@ class _SystemLowering(Emitter):
             (self._array(b.op.operands[0]), self._array(b.op.operands[1]), b) for b in self._system.boundaries
         ]
         innermost = {name: cell.innermost for name, cell in self._cells.items()}
-        loops = schedule_ast(self._system, innermost)
+        loops = schedule_asts(self._lines, innermost)
         team = TeamOp()
         index_type = ir.IndexType.get()
         block = team.operation.regions[0].blocks.append(index_type, index_type)
@@ -235,7 +247,8 @@ class _SystemLowering(Emitter):
                 emit(domain_ast(boundary.target.relation.domain(), self._system.context), self._names, copy)
             if boundaries:
                 BarrierOp()
-            emit(loops, self._names, self)
+            for node in loops:
+                emit(node, self._names, self)
         return {u.name: self._array(u.op.results[0]) for u in self._system.unknowns}
 
     # The callbacks of `codegen.loops.emit`.
@@ -316,14 +329,19 @@ class _SystemLowering(Emitter):
     ) -> _CellEquation:
         innermost, run = memory_dimension(equation, cell), run_dimension(self._system, equation, cell)
         strided = strided_dimension(self._system, equation, cell) if run is None else None
-        kernel = self._kernels.of(cell, equation.name, strided is not None)
+        chain = self._chains.get(equation.name)
+        carry = Carry((), frozenset()) if chain is None else chain.carry
+        if chain is not None:
+            strided = chain.dim
+        kernel = self._kernels.of(cell, equation.name, strided is not None, None if chain is None else carry)
         arguments = []
         for number, operand in enumerate(cell.operands):
             layout = kernel.layouts.get(number)
             if layout is None:
                 array = self._array(operand.array)
-                stride = None if strided is None else array.stride(operand.access, strided)
-                arguments.append(_Argument(array, operand.access, stride))
+                stays = number in dict(carry.states) or number in carry.kept
+                stride = None if strided is None else index(0) if stays else array.stride(operand.access, strided)
+                arguments.append(_Argument(array, operand.access, stride, is_last=number in carry.kept))
                 continue
             key = (operand.array, layout)
             if key not in packed:
@@ -357,7 +375,8 @@ class _SystemLowering(Emitter):
     ) -> None:
         operands = [*rows, *units, *([count] if cell.kernel.is_strided else [])]
         for argument in cell.arguments:
-            operands += [argument.array.flat, argument.offset(point, self._symbols)]
+            at = _last(cell, point, count) if argument.is_last else point
+            operands += [argument.array.flat, argument.offset(at, self._symbols)]
             operands += [] if argument.stride is None else [argument.stride]
         func.CallOp([], ir.FlatSymbolRefAttr.get(cell.kernel.name), operands)
 

@@ -18,11 +18,13 @@ from parc.poly.plan import default_sizes
 from parc.poly.schedules import SOLVERS, STRATEGIES
 from parc.solvers.blocks import blocks_of
 from parc.solvers.choice import Extent, doublings, measure, reduction_levels, scan_levels
-from parc.solvers.chunks import Level, solve_by_chunks
+from parc.solvers.chunks import solve_by_chunks
 from parc.solvers.cut import cut
 from parc.solvers.doubling import solve_by_doubling
+from parc.solvers.nested import solve_nested
 from parc.solvers.predict import Prediction, predict
 from parc.solvers.recurrence import Recurrence, cycles, recognise
+from parc.solvers.stack import fold, layers, stacks
 from parc.solvers.writer import Writer
 
 _GAIN = 1.5
@@ -39,16 +41,18 @@ class SolveAffine(Pass):
 
         "parc.equation"() ({...}) {name = "cell", domain = affine_set<(t)[T] : (t >= 0, T - 1 - t >= 0)>}
 
+        "parc.equation"() ({...}) {name = "cell_start0", ..., schedule = affine_map<()[T] -> (0, 0)>}
         "parc.equation"() ({...}) {name = "cell_pair0", ..., schedule = affine_map<(c)[T] -> (0, 0)>}
+        "parc.equation"() ({...}) {name = "cell_head0", ..., schedule = affine_map<(j)[T] -> (1, j)>}
         "parc.equation"() ({...}) {name = "cell_chunk0", ..., schedule = affine_map<(c, j)[T] -> (1, j)>}
-        "parc.equation"() ({...}) {name = "cell_ends1", ..., schedule = affine_map<(c)[T] -> (2, c)>}
-        "parc.equation"() ({...}) {name = "cell_first0", ..., schedule = affine_map<(c)[T] -> (3, 0)>}
-        "parc.equation"() ({...}) {name = "cell_inner0", ..., schedule = affine_map<(c, j)[T] -> (3, 0)>}
+        "parc.equation"() ({...}) {name = "cell_second0", ..., schedule = affine_map<()[T] -> (2, 0)>}
+        "parc.equation"() ({...}) {name = "cell_ends0", ..., schedule = affine_map<(c)[T] -> (2, c + 1)>}
+        "parc.equation"() ({...}) {name = "cell_tail0", ..., schedule = affine_map<(c, j)[T] -> (3, j)>}
       }) {symbols = ["T"], strategy = "scan", distribute = "points"}
 
     solver: auto (a scan where the cost model predicts a gain), scan, cyclic-reduction or recursive-doubling; any other
-    strategy leaves everything as it is.  over: the dimension that recurrences have to run along.  chunk, levels,
-    strands: the tree's form (`solvers/choice.py`); 0 chooses by threads and sizes, which are those of `schedule`.
+    strategy leaves everything as it is.  over: the dimension that recurrences have to run along.  chunk, levels:
+    the tree's form (`solvers/choice.py`); 0 chooses by threads and sizes, which are those of `schedule`.
     """
 
     name: ClassVar[str] = "solve-affine"
@@ -57,14 +61,13 @@ class SolveAffine(Pass):
     over: str = ""
     chunk: int = 0
     levels: int = 0
-    strands: int = 0
     threads: int = 0
     sizes: str = ""
 
     def run(self, module: ir.Module) -> None:
         if self.solver not in ("auto", *STRATEGIES):
             raise CompileError(f'there is no solver "{self.solver}" (known: {", ".join(SOLVERS)})')
-        if min(self.chunk, self.levels, self.strands, self.threads) < 0 or self.chunk == 1:
+        if min(self.chunk, self.levels, self.threads) < 0 or self.chunk == 1:
             raise CompileError("a chunk has at least two steps, and no option is negative")
         if self.solver not in ("auto", *SOLVERS):
             return
@@ -82,10 +85,18 @@ class SolveAffine(Pass):
             return
         check_system(system)
         solvable = [name for names in found if (name := self._solvable(system, flow, names, sizes)) is not None]
-        for number, name in enumerate(solvable):
-            part, rest = cut(system, flow, [name])
-            self._solve(build(part), name, sizes)
-            if number + 1 < len(solvable):
+        together: list[tuple[str, ...]] = [(name,) for name in solvable]
+        if self.solver == "nested-scan":
+            system = fold(system, solvable)
+            flow = dependences(system)
+            together = stacks(system, flow, solvable, self.over)
+        for number, names in enumerate(together):
+            part, rest = cut(system, flow, names)
+            if self.solver == "nested-scan":
+                self._solve_stack(build(part), names, sizes)
+            else:
+                self._solve(build(part), names[0], sizes)
+            if number + 1 < len(together):
                 assert rest is not None, "a later recurrence is not needed by an earlier one"
                 system = build(rest)
                 flow = dependences(system)
@@ -130,8 +141,17 @@ class SolveAffine(Pass):
         _describe(system, solver, "; ".join([*asked, *([str(prediction)] if prediction else [])]), sizes)
         verify(build(system.op))
 
-    def _levels(self, extent: Extent) -> list[Level]:
-        return scan_levels(extent, self._machine().threads, self.chunk, self.levels, self.strands)
+    def _solve_stack(self, system: System, names: Sequence[str], sizes: Mapping[str, int]) -> None:
+        found = layers(system, dependences(system), names)
+        writer = Writer(system.op, found[0].recurrence.equation.op)
+        solve_nested(found, writer, self.levels or doublings(measure(system, found[0].recurrence, sizes)))
+        for layer in found:
+            layer.recurrence.equation.op.erase()
+        _describe(system, self.solver, f"it was asked for; layers in the stack: {len(found)}", sizes)
+        verify(build(system.op))
+
+    def _levels(self, extent: Extent) -> list[int]:
+        return scan_levels(extent, self._machine().threads, self.chunk, self.levels)
 
     def _machine(self) -> Machine:
         return Machine.detect(self.threads)
@@ -140,8 +160,8 @@ class SolveAffine(Pass):
         self, system: System, flow: Sequence[Dependence], recurrence: Recurrence, sizes: Mapping[str, int]
     ) -> Prediction | None:
         extent = measure(system, recurrence, sizes)
-        level = self._levels(extent)[0]
-        return predict(system, flow, recurrence, extent, level, sizes, self._machine())
+        chunk = self._levels(extent)[0]
+        return predict(system, flow, recurrence, extent, chunk, sizes, self._machine())
 
 
 def _describe(system: System, solver: str, why: str, sizes: Mapping[str, int]) -> None:

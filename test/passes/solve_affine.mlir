@@ -3,33 +3,35 @@
 // RUN: parc-opt %s --parc-solve-affine="solver=recursive-doubling levels=2 chunk=8" | filecheck %s --check-prefix=DOUBLING
 // RUN: parc-opt %s --parc-solve-affine="solver=wavefront" | filecheck %s --check-prefix=SAME
 
-// A leaky integrator, h[t + 1] = a * h[t] + x[t]. Chunks of four: the steps of a chunk are composed, which gives its
-// last state, and then the others.
+// A leaky integrator, h[t + 1] = a * h[t] + x[t]. Chunks of four: the first is solved while the steps of others are
+// composed, then the starts of these follow each other, and then they are solved.
 
-// CHECK: affine_map<()[s0] -> (s0 ceildiv 4, 3, 8)>
+// CHECK: affine_map<()[s0] -> (s0 ceildiv 4, 5, 8)>
 // CHECK: "parc.system"
+// CHECK: name = "H_x0"
 // CHECK: name = "H_b0"
 // CHECK: name = "H_A0"
+// CHECK: name = "H_start0"
 // The first two steps of each chunk: A = a * a.
 // CHECK: "parc.equation"
 // CHECK: arith.mulf
 // CHECK: name = "H_pair0"
+// CHECK: name = "H_head0"
 // CHECK: name = "H_chunk0"
-// The chunks' last states follow each other.
-// CHECK: name = "H_ends1"
-// CHECK: name = "H_first0"
-// CHECK: name = "H_inner0"
+// The chunks' starts.
+// CHECK: name = "H_second0"
+// CHECK: name = "H_ends0"
+// CHECK: name = "H_tail0"
 // CHECK: distribute = "points"
 // CHECK-SAME: strategy = "scan"
 // CHECK-SAME: why = "it was asked for;
 
-// Pairs of steps, pairs of pairs: no chunk has an inner step.
+// Pairs of steps, pairs of pairs.
 // CYCLIC: name = "H_pair0"
 // CYCLIC: name = "H_pair1"
 // CYCLIC: name = "H_ends2"
 // CYCLIC: name = "H_first1"
 // CYCLIC: name = "H_first0"
-// CYCLIC-NOT: name = "H_inner
 // CYCLIC: strategy = "cyclic-reduction"
 
 // DOUBLING: name = "H_keep0"

@@ -2,7 +2,7 @@
 // RUN: not parc-opt %s --parc-solve-affine="solver=scan chunk=1" 2>&1 | filecheck %s --check-prefix=CHUNK
 // RUN: not parc-opt %s --parc-solve-affine="solver=scan over=l" 2>&1 | filecheck %s --check-prefix=OVER
 
-// SOLVER: error: there is no solver "fastest" (known: scan, recursive-doubling, cyclic-reduction)
+// SOLVER: error: there is no solver "fastest" (known: scan, recursive-doubling, cyclic-reduction, nested-scan)
 // CHUNK: error: a chunk has at least two steps, and no option is negative
 // OVER: error: the equation H runs along t, not along l
 #id = affine_map<(i) -> (i)>

@@ -1,5 +1,6 @@
 """Direct solvers of affine recurrences: results against float64 step by step, steps against the theory."""
 
+import copy
 from collections.abc import Callable
 from functools import cache
 from math import ceil, log2
@@ -8,16 +9,22 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from interpreter import evaluate
 from torch import Tensor, nn
 from torch_mlir import ir
 
 import parc
+from parc.compiler import Compiler, Options
 from parc.dialect import load
 from parc.errors import CompileError
+from parc.importers.sources import import_model
 from parc.pipelines import parse_pipeline, run_pipeline
 from parc.poly import count
+from parc.poly.chains import find_chains
 from parc.poly.model import System, build, systems
+from parc.poly.rows import find_cells
 from parc.poly.schedules import SOLVERS
+from parc.solvers.nested import steps_of_theory
 
 _UNITS = 8
 
@@ -133,10 +140,28 @@ def test_backward_pass_of_64_layers_takes_14_steps() -> None:
         assert count.steps(_solved(_LAYERS, options)).at({"B": 4}) <= 2 * ceil(log2(64)) + 2
 
 
-def test_chunks_take_their_size_and_their_number_of_steps() -> None:
+@pytest.mark.parametrize("layers", [2, 4])
+def test_steps_of_a_nested_scan_are_those_of_the_theory(layers: int) -> None:
+    """The backward pass of a stacked RNN in O(log k log T) steps: one program serves all lengths."""
+    context = ir.Context()
+    load(context)
+    imported = import_model(nn.RNN(_UNITS, _UNITS, layers), (torch.randn(10, 2, _UNITS),), {}, context)
+    compiler = Compiler(imported, Options(strategy="nested-scan"), "RNN")
+    _, backward = compiler.adjoint()
+    run_pipeline(backward, parse_pipeline("split-products,canonicalize,cse,solve-affine{solver=nested-scan levels=12}"))
+    with context, ir.Location.unknown():
+        solved = [s for s in map(build, systems(backward)) if s.strategy == "nested-scan"]
+        (steps,) = map(count.steps, solved)
+        for length in (16, 64, 256, 1024, 4096):
+            expected = (log2(layers) + 1) * (2 * log2(length) + 2) + 1
+            assert steps.at({"T": length, "B": 2}) == expected == steps_of_theory(layers, length)
+    assert f"layers in the stack: {layers}" in solved[0].why
+
+
+def test_chunks_take_their_size_twice_and_their_number_of_steps() -> None:
     steps = count.steps(_solved(_diagonal(False), "solver=scan chunk=64 levels=1"))
-    # A pair, 62 more in the chunk, 64 ends, and all others at once.
-    assert steps.at({"T": 4096}) == 1 + 62 + 64 + 1
+    # The first pair of each chunk, the first chunk step by step, the start of every other, and these step by step.
+    assert steps.at({"T": 4096}) == 1 + 64 + 63 + 64
 
 
 @pytest.mark.parametrize(("units", "threads", "expected"), [(4, 16, "scan"), (512, 2, "")])
@@ -195,10 +220,33 @@ class _Dense(nn.Module):
         return torch.stack(states)
 
 
-class _Tanh(nn.Module):
-    def __init__(self) -> None:
+class _Stack(nn.Module):
+    """Leaky integrators, each fed by the one below."""
+
+    def __init__(self, layers: int, recurrent: Tensor) -> None:
         super().__init__()
-        self.a = nn.Parameter(torch.linspace(-0.9, 0.9, _UNITS))
+        self.w = nn.ParameterList(nn.Parameter(torch.randn_like(recurrent) / 3) for _ in range(layers))
+        self.u = nn.ParameterList(nn.Parameter(recurrent * 0.9) for _ in range(layers))
+
+    def _product(self, weight: Tensor, x: Tensor) -> Tensor:
+        return x @ weight if weight.dim() == 2 else x * weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        states = [torch.zeros_like(x[0]) for _ in self.w]
+        results = []
+        for t in range(x.shape[0]):
+            y = x[t]
+            for layer in range(len(self.w)):
+                y = self._product(self.w[layer], y) + self._product(self.u[layer], states[layer])
+                states[layer] = y
+            results.append(y)
+        return torch.stack(results)
+
+
+class _Tanh(nn.Module):
+    def __init__(self, units: int = _UNITS) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.linspace(-0.9, 0.9, units))
 
     def forward(self, x: Tensor) -> Tensor:
         h = torch.zeros(x.shape[1], x.shape[2])
@@ -241,6 +289,40 @@ def test_dense_recurrence(strategy: str) -> None:
         torch.testing.assert_close(compiled(x), original(x.double()).float(), rtol=1e-4, atol=1e-4)
 
 
+def _is_nested(why: str, layers: int) -> bool:
+    return f"layers in the stack: {layers}" in why
+
+
+def test_nested_scan_of_a_diagonal_stack() -> None:
+    model = _Stack(3, torch.linspace(-1, 1, _UNITS))
+    compiled = parc.compile(model, [torch.randn(20, 2, _UNITS)], threads=2, strategy="nested-scan")
+    assert any(_is_nested(system.why, 3) for system in compiled.explain().systems)
+    for steps, rows in ((1, 1), (2, 3), (7, 1), (33, 2), (300, 1)):
+        x = torch.randn(steps, rows, _UNITS)
+        expected = copy.deepcopy(model).double()(x.double()).float()
+        torch.testing.assert_close(compiled(x), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("layers", [2, 3])
+def test_nested_scan_of_a_dense_stack(layers: int) -> None:
+    """The equations themselves, by the interpreter."""
+    torch.manual_seed(layers)
+    units = 2
+    model = _Stack(layers, torch.randn(units, units)).double()
+    context = ir.Context()
+    load(context)
+    imported = import_model(model, (torch.randn(6, 2, units, dtype=torch.float64),), {}, context)
+    compiler = Compiler(imported, Options(strategy="nested-scan"), "stack")
+    module = compiler.schedule()
+    with context, ir.Location.unknown():
+        assert any(_is_nested(system.why, layers) for system in map(build, systems(module)))
+    parameters = [p.detach().numpy() for p in imported.parameters.values()]
+    for steps in (1, 2, 6, 9):
+        x = torch.randn(steps, 2, units, dtype=torch.float64)
+        (found,) = evaluate(module, [steps, 2], [x.numpy(), *parameters])
+        torch.testing.assert_close(torch.from_numpy(found), model(x).detach(), rtol=1e-9, atol=1e-9)
+
+
 def test_report_names_the_solver() -> None:
     report = _compiled(_Diagonal, 1, "scan")[1].explain()
     (system,) = report.systems
@@ -253,13 +335,26 @@ def test_a_cell_that_is_not_affine_is_refused() -> None:
         parc.compile(_Tanh(), [torch.randn(5, 2, _UNITS)], strategy="scan")
 
 
-def test_gradients_by_scan() -> None:
-    """Backwards, every cell is affine: a model that is trained may ask for a solver."""
-    model = _Tanh()
-    x = torch.randn(40, 2, _UNITS, requires_grad=True)
+@pytest.mark.parametrize(("rows", "units"), [(1, 1), (2, 8), (3, 5), (1, 40), (700, 3)])
+def test_gradients_by_scan(rows: int, units: int) -> None:
+    """Backwards, every cell is affine: a model that is trained may ask for a solver.
+
+    Small tiles stay in registers from step to step, and of large ones several rows at a time in a scratch tile.
+    """
+    model = _Tanh(units)
+    x = torch.randn(40, rows, units, requires_grad=True)
     compiled = parc.compile(model, [x], threads=2, strategy="scan", training=True)
-    weights = torch.randn(40, 2, _UNITS)
-    expected = torch.autograd.grad(model(x), [x, model.a], weights)
-    found = torch.autograd.grad(compiled(x), [x, model.a], weights)
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    for steps in (1, 17, 40):
+        part, weights = x[:steps], torch.randn(steps, rows, units)
+        expected = torch.autograd.grad(model(part), [x, model.a], weights)
+        found = torch.autograd.grad(compiled(part), [x, model.a], weights)
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_a_thread_goes_through_its_chunks_in_one_call() -> None:
+    system = _solved(_diagonal(False), "solver=scan chunk=64 levels=1 threads=2")
+    chains = find_chains(system, find_cells(system))[1]
+    # What a step hands on is in memory at the end of a chunk alone; the states are results.
+    assert set(chains) == {"cell_head0", "cell_chunk0", "cell_tail0"}
+    assert [len(chains[name].carry.kept) for name in ("cell_head0", "cell_chunk0", "cell_tail0")] == [1, 2, 1]

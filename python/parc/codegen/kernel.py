@@ -17,6 +17,7 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, func, memref, scf, vector
 
 from parc.codegen.cell import Cell, Contraction, Product
+from parc.codegen.chain import Carry, Chain
 from parc.codegen.microkernel import PANEL_VECTORS, SUMS_IN_FLIGHT, MicroKernel, VectorTarget, constant, loop
 from parc.codegen.packing import Layout
 from parc.codegen.pointwise import Pointwise, splat
@@ -36,16 +37,27 @@ class Kernel:
     is_strided: bool = False
 
 
-def emit_kernel(module: ir.Module, cell: Cell, name: str, target: VectorTarget, is_strided: bool = False) -> Kernel:
+def emit_kernel(
+    module: ir.Module,
+    cell: Cell,
+    name: str,
+    target: VectorTarget,
+    is_strided: bool = False,
+    carry: Carry | None = None,
+) -> Kernel:
     """Add the kernel of `cell` to `module` as `@name` (and the micro-kernels it calls, unless they are there).
 
     A strided kernel, of a cell without products, computes these rows and units at %n points whose tiles are at constant
     distances %s in memory: `@name(%r0, %r1, %u0, %u1, %n : index, %m0 : memref<?xT>, %o0, %s0 : index, ...)`.
+    With a `carry` they come one after another, and %u0 to %u1 are all units (`codegen/chain.py`).
     Callers share a kernel between cells with equal `Cell.key`.
     """
     with module.context, ir.Location.unknown(), ir.InsertionPoint(module.body):
         plan = _plan(cell, target)
-        (_emit_strided if is_strided else _emit_function)(plan, name)
+        if is_strided:
+            _emit_strided(plan, name, carry)
+        else:
+            _emit_function(plan, name)
         present = {
             ir.StringAttr(op.attributes["sym_name"]).value
             for op in module.body.operations
@@ -88,6 +100,11 @@ class _Plan:
     @property
     def lanes(self) -> int:
         return self.target.lanes(self.cell.dtype)
+
+    @property
+    def width(self) -> int:
+        """Elements of the vectors of expressions: two at a time keep more independent operations in flight."""
+        return self.lanes * (PANEL_VECTORS if self.cell.units % (PANEL_VECTORS * self.lanes) == 0 else 1)
 
     @property
     def row_length(self) -> int:
@@ -172,7 +189,7 @@ def _emit_function(plan: _Plan, name: str) -> None:
         func.ReturnOp([])
 
 
-def _emit_strided(plan: _Plan, name: str) -> None:
+def _emit_strided(plan: _Plan, name: str, carry: Carry | None) -> None:
     index = ir.IndexType.get()
     types: list[ir.Type] = [index] * 5
     for operand in plan.cell.operands:
@@ -183,10 +200,14 @@ def _emit_strided(plan: _Plan, name: str) -> None:
     with ir.InsertionPoint(function.add_entry_block()):
         *bounds, count = list(function.arguments)[:5]
         operands = list(function.arguments)[5:]
-        with loop(constant(0), count, constant(1)) as point:
-            starts = zip(operands[1::3], operands[2::3], strict=True)
-            offsets = [arith.addi(offset, arith.muli(point, stride)) for offset, stride in starts]
-            _Body(plan, bounds, operands[0::3], offsets).emit()
+        buffers, starts, strides = operands[0::3], operands[1::3], operands[2::3]
+        if carry is not None:
+            Chain(plan.cell, plan.width, carry, buffers, starts, strides).emit((bounds[0], bounds[1]), count)
+        else:
+            with loop(constant(0), count, constant(1)) as point:
+                moved = [arith.muli(point, stride) for stride in strides]
+                offsets = [arith.addi(start, by) for start, by in zip(starts, moved, strict=True)]
+                _Body(plan, bounds, buffers, offsets).emit()
         func.ReturnOp([])
 
 
@@ -202,8 +223,6 @@ class _Body:
         self.buffers = buffers
         self.offsets = offsets
         self.scratch: ir.Value | None = None
-        # Two vectors at a time keep more independent operations in flight.
-        self.width = plan.lanes * (PANEL_VECTORS if plan.cell.units % (PANEL_VECTORS * plan.lanes) == 0 else 1)
 
     def emit(self) -> None:
         """Loops over unit tiles and, within each, over rows."""
@@ -279,25 +298,16 @@ class _Body:
 
     def _units_of_row(self, row: ir.Value, start: ir.Value, stop: ir.Value, sums: ir.Value | None) -> None:
         """The units start..stop of one row; unit u of the first sum is at `sums + u` in the scratch tile."""
-        width, units = self.width, self.cell.units
-        pointwise = self._pointwise(sums)
-        known = pointwise.row(row)
-        # Only the last vector of a row can be cut short: N is a constant, the start of a tile a multiple of `width`.
-        whole = stop if units % width == 0 else arith.minui(stop, constant(units // width * width))
-        with loop(start, whole, constant(width)) as unit:
-            pointwise.units(row, unit, None, known)
-        if units % width:
-            with loop(whole, stop, constant(width)) as unit:
-                pointwise.units(row, unit, arith.subi(stop, unit), known)
+        self._pointwise(sums).row_of_units(row, start, stop)
 
     def _pointwise(self, sums: ir.Value | None) -> Pointwise:
-        return Pointwise(self.cell, self.width, self.buffers, self.offsets, self._totals(sums))
+        return Pointwise(self.cell, self.plan.width, self.buffers, self.offsets, self._totals(sums))
 
     def _totals(self, sums: ir.Value | None) -> Callable[[int, ir.Value], ir.Value]:
         """What loads one vector of the sums of a contraction from the scratch tile."""
 
         def load(number: int, unit: ir.Value) -> ir.Value:
             place = arith.addi(sums, arith.addi(unit, constant(self.plan.totals[number] * self.plan.unit_tile)))
-            return vector.load(ir.VectorType.get([self.width], self.cell.dtype), self.scratch, [place])
+            return vector.load(ir.VectorType.get([self.plan.width], self.cell.dtype), self.scratch, [place])
 
         return load

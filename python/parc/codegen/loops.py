@@ -11,7 +11,7 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, scf
 
 from parc.codegen.irtools import constant_int
-from parc.poly.model import System
+from parc.poly.model import Equation, System
 
 STEP, WAVE = "step", "wave"
 _SET, _OUT = isl.dim_type.set, isl.dim_type.out
@@ -40,29 +40,69 @@ class Emitter:
         """After the instances of one step or wave."""
 
 
-def schedule_ast(system: System, innermost: Mapping[str, int | None]) -> isl.AstNode:
-    """The loops of a scheduled system; `innermost` names the domain dimension to put last, by equation."""
-    domains = [e.domain for e in system.equations]
-    domain = _union([isl.UnionSet.from_set(d) for d in domains])
-    time = _union([isl.UnionMap.from_map(e.time) for e in system.equations])
-    node = isl.Schedule.from_domain(domain).get_root().child(0)
-    node = node.insert_partial_schedule(isl.MultiUnionPwAff.from_union_map(time))
-    if node.band_n_member() > 1:
-        node = node.band_split(1).child(0).insert_mark(isl.Id(WAVE)).child(0)
-    else:
-        node = node.child(0).insert_mark(isl.Id(WAVE)).parent()
-    node = node.child(0)
-    if node.get_type() == isl.schedule_node_type.mark:
-        node = node.child(0)
+def schedule_asts(system: System, innermost: Mapping[str, int | None]) -> list[isl.AstNode]:
+    """The loops of a scheduled system, one after another; `innermost` names the dimension to put last, by equation.
+
+    Equations whose first time is a number each, such as the phases of a solver, have loops of their own for each
+    number: isl's time for all together grows with the square of how many there are.
+    """
+    # One without any instance has no order.
+    equations = [e for e in system.equations if not e.domain.is_empty()]
+    phases: dict[int | None, list[Equation]] = {}
+    for equation in equations:
+        phases.setdefault(_first_time(equation), []).append(equation)
+    if None in phases:
+        return [_schedule_ast(system.equations, innermost, system.context, is_wave=False)]
+    return [
+        _schedule_ast(phases[number], innermost, system.context, is_wave=True)
+        for number in sorted(n for n in phases if n is not None)
+    ]
+
+
+def _first_time(equation: Equation) -> int | None:
+    """The first coordinate of an equation's time where it is the same number at all points."""
+    time = equation.op.attributes["schedule"].value.results[0]
+    return time.value if isinstance(time, ir.AffineConstantExpr) else None
+
+
+def _schedule_ast(
+    equations: Sequence[Equation], innermost: Mapping[str, int | None], context: isl.Set, *, is_wave: bool
+) -> isl.AstNode:
+    """The loops of equations; if they are one wave, it is one even where its parts are there at different sizes."""
+    domains = [isl.UnionSet.from_set(e.domain) for e in equations]
+    node = isl.Schedule.from_domain(_union(domains)).get_root().child(0)
+    if not is_wave:
+        node = node.insert_partial_schedule(_times(equations, 0, 1)).child(0)
+    node = node.insert_mark(isl.Id(WAVE)).child(0)
+    if any(_rank(e) > 1 for e in equations):
+        node = node.insert_partial_schedule(_times(equations, 1, None)).child(0)
     node = node.insert_mark(isl.Id(STEP)).child(0)
     filters = isl.UnionSetList.alloc(isl.DEFAULT_CONTEXT, len(domains))
     for d in domains:
-        filters = filters.add(isl.UnionSet.from_set(d))
+        filters = filters.add(d)
     node = node.insert_sequence(filters)
-    for i, equation in enumerate(system.equations):
+    for i, equation in enumerate(equations):
         order = _points(equation.domain, innermost.get(equation.name))
         node = node.child(i).child(0).insert_partial_schedule(order).ancestor(2)
-    return isl.AstBuild.from_context(system.context).node_from_schedule(node.get_schedule())
+    return isl.AstBuild.from_context(context).node_from_schedule(node.get_schedule())
+
+
+def _rank(equation: Equation) -> int:
+    """The length of an equation's time."""
+    assert equation.time is not None, "only of a scheduled system"
+    return int(equation.time.range_tuple_dim())
+
+
+def _times(equations: Sequence[Equation], first: int, stop: int | None) -> isl.MultiUnionPwAff:
+    """The coordinates first..stop of the times of equations."""
+    parts = []
+    for equation in equations:
+        assert equation.time is not None, "only of a scheduled system"
+        rank = _rank(equation)
+        end = rank if stop is None else stop
+        time = equation.time.project_out(_OUT, end, rank - end).project_out(_OUT, 0, first)
+        parts.append(isl.UnionMap.from_map(time))
+    return isl.MultiUnionPwAff.from_union_map(_union(parts))
 
 
 def domain_ast(domain: isl.Set, context: isl.Set) -> isl.AstNode:

@@ -19,7 +19,7 @@ Values = dict[int, ir.Value]
 
 
 @dataclass
-class _Place:
+class Place:
     """Where nodes are emitted: a row, and units or summation indices; one of the two is spread over the lanes."""
 
     row: ir.Value
@@ -54,7 +54,7 @@ class Pointwise:
 
     def row(self, row: ir.Value) -> Values:
         """Emit the reductions that are the same for all units of a row."""
-        place = _Place(row, "unit")
+        place = Place(row, "unit")
         for number, node in enumerate(self.cell.nodes):
             if isinstance(node, Reduction) and not self.cell.varies[number]:
                 self._value(number, place)
@@ -74,21 +74,33 @@ class Pointwise:
 
     def units(self, row: ir.Value, unit: ir.Value, count: ir.Value | None, known: Values) -> None:
         """Compute and store units `unit..unit + width` of a row, or the first `count` of them."""
-        place = _Place(row, "unit", unit=unit, count=count, mask=self._mask(count), values=dict(known))
+        place = Place(row, "unit", unit=unit, count=count, mask=self._mask(count), values=dict(known))
         results = [self._value(output.node, place) for output in self.cell.outputs]
         for output, result in zip(self.cell.outputs, results, strict=True):
-            position = arith.addi(self._row_start(output.operand, output.column, row), unit)
-            if place.mask is None:
-                vector.store(result, self.buffers[output.operand], [position])
-            else:
-                vector.maskedstore(self.buffers[output.operand], [position], place.mask, result)
+            self._store(output.operand, output.column, result, place)
 
-    def _value(self, number: int, place: _Place) -> ir.Value:
+    def row_of_units(self, row: ir.Value, start: ir.Value, stop: ir.Value) -> None:
+        """Compute and store the units start..stop of a row; start is a multiple of the width."""
+        known = self.row(row)
+        for_units(self.cell.units, self.width, start, stop, lambda unit, count: self.units(row, unit, count, known))
+
+    def _store(self, operand: int, column: int, result: ir.Value, place: Place) -> None:
+        position = arith.addi(self._row_start(operand, column, place.row), place.unit)
+        self._put(result, self.buffers[operand], position, place.mask)
+
+    def _put(self, vector_: ir.Value, buffer: ir.Value, position: ir.Value, mask: ir.Value | None) -> None:
+        """Store a vector, or the lanes of a mask."""
+        if mask is None:
+            vector.store(vector_, buffer, [position])
+        else:
+            vector.maskedstore(buffer, [position], mask, vector_)
+
+    def _value(self, number: int, place: Place) -> ir.Value:
         if number not in place.values:
             place.values[number] = self._emit(number, place)
         return place.values[number]
 
-    def _emit(self, number: int, place: _Place) -> ir.Value:
+    def _emit(self, number: int, place: Place) -> ir.Value:
         node = self.cell.nodes[number]
         if isinstance(node, Load):
             return self._load(node, place)
@@ -108,17 +120,17 @@ class Pointwise:
 
     # Reductions.
 
-    def _reduction_of_units(self, node: Reduction, place: _Place) -> ir.Value:
+    def _reduction_of_units(self, node: Reduction, place: Place) -> ir.Value:
         """One reduction per unit: a loop over k with a vector of units."""
         self._emit_invariants(node, place)
         steps = scf.ForOp(constant(0), constant(node.depth), constant(1), [self._value(node.start, place)])
         with ir.InsertionPoint(steps.body):
-            step = _Place(place.row, "unit", place.unit, steps.induction_variable, place.count, place.mask)
+            step = Place(place.row, "unit", place.unit, steps.induction_variable, place.count, place.mask)
             step.values.update(place.values)
             scf.YieldOp([self._combine(node, steps.inner_iter_args[0], self._value(node.argument, step))])
         return steps.results_[0]
 
-    def _reduction(self, node: Reduction, place: _Place) -> ir.Value:
+    def _reduction(self, node: Reduction, place: Place) -> ir.Value:
         """One reduction per row: a loop over vectors of k, then over the lanes."""
         self._emit_invariants(node, place)
         kind, neutral = COMBINING[node.name]
@@ -127,19 +139,19 @@ class Pointwise:
         whole = node.depth // self.width * self.width
         steps = scf.ForOp(constant(0), constant(whole), constant(self.width), [unchanged])
         with ir.InsertionPoint(steps.body):
-            step = _Place(place.row, "depth", depth=steps.induction_variable, values=dict(place.values))
+            step = Place(place.row, "depth", depth=steps.induction_variable, values=dict(place.values))
             scf.YieldOp([self._combine(node, steps.inner_iter_args[0], self._value(node.argument, step))])
         total = steps.results_[0]
         if node.depth > whole:
             count = constant(node.depth - whole)
-            rest = _Place(place.row, "depth", None, constant(whole), count, self._mask(count), dict(place.values))
+            rest = Place(place.row, "depth", None, constant(whole), count, self._mask(count), dict(place.values))
             value = arith.select(rest.mask, self._value(node.argument, rest), unchanged)
             total = self._combine(node, total, value)
         kind_ = ir.Attribute.parse(f"#vector.kind<{kind}>")
         scalar = vector.ReductionOp(node.type, kind_, total).result
         return self._combine(node, vector.broadcast(type_, scalar), self._value(node.start, place))
 
-    def _emit_invariants(self, node: Reduction, place: _Place) -> None:
+    def _emit_invariants(self, node: Reduction, place: Place) -> None:
         """Emit, in front of the reduction's loop, what does not differ by k."""
         pending = [node.argument]
         while pending:
@@ -166,7 +178,7 @@ class Pointwise:
             row = arith.divui(row, constant(operand.repeat))
         return arith.addi(start, arith.muli(row, constant(operand.columns)))
 
-    def _load(self, load: Load, place: _Place) -> ir.Value:
+    def _load(self, load: Load, place: Place) -> ir.Value:
         buffer = self.buffers[load.operand]
         type_ = self._vector(ir.MemRefType(buffer.type).element_type)
         position = self._row_start(load.operand, load.column, place.row)
@@ -178,9 +190,13 @@ class Pointwise:
             return vector.broadcast(type_, memref.load(buffer, [position]))
         if str(type_.element_type) == "i1":
             return self._load_bytes(buffer, type_, position, place.count)
-        if place.mask is None:
+        return self._get(type_, buffer, position, place.mask)
+
+    def _get(self, type_: ir.VectorType, buffer: ir.Value, position: ir.Value, mask: ir.Value | None) -> ir.Value:
+        """Load a vector, or the lanes of a mask."""
+        if mask is None:
             return vector.load(type_, buffer, [position])
-        return vector.maskedload(type_, buffer, [position], place.mask, self._zeros(type_))
+        return vector.maskedload(type_, buffer, [position], mask, self._zeros(type_))
 
     def _load_bytes(self, buffer: ir.Value, type_: ir.VectorType, start: ir.Value, count: ir.Value | None) -> ir.Value:
         """A vector of truth values: packed bits in a vector, each a byte in memory."""
@@ -204,6 +220,21 @@ class Pointwise:
 
     def _vector(self, element: ir.Type) -> ir.VectorType:
         return ir.VectorType.get([self.width], element)
+
+
+def for_units(
+    units: int, width: int, start: ir.Value, stop: ir.Value, emit: Callable[[ir.Value, ir.Value | None], None]
+) -> None:
+    """Loops over start..stop of a row in vectors; `emit` gets the first unit, and how many are left where that counts.
+
+    Only the last vector of a row can be cut short: `start` is a multiple of the width, `stop` too, or it is `units`.
+    """
+    whole = stop if units % width == 0 else arith.minui(stop, constant(units // width * width))
+    with loop(start, whole, constant(width)) as unit:
+        emit(unit, None)
+    if units % width:
+        with loop(whole, stop, constant(width)) as unit:
+            emit(unit, arith.subi(stop, unit))
 
 
 def splat(type_: ir.VectorType, value: ir.Attribute) -> ir.Value:

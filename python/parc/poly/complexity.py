@@ -90,15 +90,16 @@ class _Costs:
         return found
 
     def _nested(self, longest: _Recurrence) -> Cost:
-        """A scan over the layers, of operators that are themselves solved by a scan over the steps."""
+        """A scan over the steps of all layers together: its products are sums over the layers (`solvers/nested.py`)."""
         layers = self.structure.layers
-        levels = [*([Number.of(layers.rows, self.sizes)] if layers is not None else []), *longest.levels]
-        # Composed rows of an outer level are full triangles of the level inside of it.
-        steps = int(levels[-1])
-        triangle = Number(steps * (steps + 1) * (steps + 2) // 6)
-        filled = product([*levels[:-1], triangle, longest.chains, longest.composition])
-        span = product([2 * level.log2() for level in levels])
-        return Cost("nested scan", span, self.once + filled, "composed blocks fill in")
+        beside = [*([Number.of(layers.rows, self.sizes)] if layers is not None else []), *longest.levels[:-1]]
+        steps = longest.levels[-1]
+        # The blocks of a step fill the triangle of its layers; a product of two triangles is a sum for each block.
+        count = int(product(beside))
+        products = Number.exactly(count * (count + 1) * (count + 2) // 6)
+        filled = product([steps, products, longest.chains, longest.composition])
+        sums = [total([Number.exactly(1), level.log2()]) for level in beside]
+        return Cost("nested scan", product([*sums, 2 * steps.log2()]), self.once + filled, "composed blocks fill in")
 
     def _entries(self, jacobian: Jacobian) -> Number:
         """The entries of a sparse block, rows of the tile together; those of products are counted with these."""

@@ -31,6 +31,8 @@ class Machine:
     barrier: float = 100e-9
     call: float = 30e-9
     """Seconds to start a kernel."""
+    step: float = 6e-9
+    """The same of one without products, which LLVM puts where it is called, with waiting for the step before."""
 
     @staticmethod
     def detect(threads: int = 0) -> "Machine":
@@ -94,7 +96,8 @@ def _busy(choice: Choice, layer: Layer, at_once: Sequence[Layer], work: Mapping[
         share = max(1, min(threads, parts))
         bytes_ = one.weights / (share if choice.distribute == "units" else 1) + merged * one.written / share
         arithmetic = merged * (one.flops / machine.flops + one.pointwise) / share
-        seconds += calls * (bytes_ / _bandwidth(machine, resident) + arithmetic + machine.call)
+        start = machine.step if one.is_cell and not one.flops else machine.call
+        seconds += calls * (bytes_ / _bandwidth(machine, resident) + arithmetic + start)
     return seconds
 
 

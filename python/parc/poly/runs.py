@@ -68,7 +68,7 @@ def neighbours(equation: Equation, dim: int) -> isl.Map:
         if d != dim:
             step = step.equate(IN, d, OUT, d)
     after = isl.Aff.var_on_domain(isl.LocalSpace.from_space(equation.domain.get_space()), SET, dim).add_constant_val(1)
-    reached = isl.Map.from_aff(after).apply_range(_only(equation, dim).reverse())
+    reached = isl.Map.from_aff(after).apply_range(only(equation, dim).reverse())
     return step.intersect(reached).intersect(equation.time.apply_range(equation.time.reverse()))
 
 
@@ -88,7 +88,7 @@ def is_broken(system: System, equation: Equation, dim: int, access: Access) -> b
     return not distances.is_subset(right)
 
 
-def _only(equation: Equation, dim: int) -> isl.Map:
+def only(equation: Equation, dim: int) -> isl.Map:
     """`{ instance -> [its coordinate in one dimension] }`."""
     local = isl.LocalSpace.from_space(equation.domain.get_space())
     return isl.Map.from_aff(isl.Aff.var_on_domain(local, SET, dim)).intersect_domain(equation.domain)

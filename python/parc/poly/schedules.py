@@ -25,7 +25,7 @@ from parc.poly.dependences import Dependence
 from parc.poly.model import Equation, System
 from parc.poly.wavefront import Layer, Times, time_distances
 
-SOLVERS = ("scan", "recursive-doubling", "cyclic-reduction")
+SOLVERS = ("scan", "recursive-doubling", "cyclic-reduction", "nested-scan")
 """Rewrites of affine recurrences that bring their own schedules (`parc.solvers`)."""
 STRATEGIES = ("sequential", "layers", "rows", "wavefront", *SOLVERS)
 DISTRIBUTIONS = ("units", "points", "rows")

@@ -36,9 +36,11 @@ class Blocks(ABC):
         """`later earlier`, both blocks."""
 
     def plus(self, left: ir.Value, right: ir.Value) -> ir.Value:
-        """The sum of two states."""
-        maps = [ir.AffineMap.get_identity(self.rank)] * 3
-        op = _generic([left, right], self.body.empty(self.body.result), maps, ["parallel"] * self.rank)
+        """The sum of two states, or of two blocks."""
+        rank: int = left.type.rank
+        maps = [ir.AffineMap.get_identity(rank)] * 3
+        out = self.body.empty(self.body.result, self.columns if rank > self.rank else ())
+        op = _generic([left, right], out, maps, ["parallel"] * rank)
         a, b, _ = op.regions[0].blocks[0].arguments
         with ir.InsertionPoint(op.regions[0].blocks[0]):
             linalg.YieldOp([arith.addf(a, b)])

@@ -1,45 +1,45 @@
-"""Parallel scan in chunks: compose the steps of each chunk, solve for the last state of every chunk, then the others.
+"""Parallel scan in chunks: reduce, then scan.
 
-A level cuts the n steps of the recurrence before it into chunks of S.  The composition of a chunk is again an affine
-step, so the ends of the chunks are a recurrence of n / S steps, which the next level takes; the last one solves it one
-step after another.  With chunks of two on every level these are the trees of a work-efficient scan (Blelloch 1990,
-with states in place of prefixes on the way down), and also block odd-even (cyclic) reduction: the first state of each
-pair is eliminated, and found by back substitution.
+A level cuts the steps of a recurrence into chunks of S.  Threads take the first chunk, step by step, and compose the
+steps of the others at the same time, of which only the last compositions A, b are kept.  These are again affine steps,
+from the start of one chunk to the start of the next, which the next level takes; the last level solves them one after
+another.  Then every chunk but the first is solved step by step.  With X[c, j] the state before step j of chunk c:
 
-    compose[c, 1]:        A[c, 1] = A(Sc + 1) A(Sc);          b[c, 1] = A(Sc + 1) b(Sc) + b(Sc + 1)
-    compose[c, 1 < j]:    A[c, j] = A(Sc + j) A[c, j - 1];    b[c, j] = A(Sc + j) b[c, j - 1] + b(Sc + j)
-    x at the chunks' ends: by the next level, from A[c, S - 1] and b[c, S - 1]
-    first[c]:             x[Sc] = A(Sc) x[Sc - 1] + b(Sc)
-    inner[c, j < S - 1]:  x[Sc + j] = A[c, j] x[Sc - 1] + b[c, j]
+    start:               X[0, 0] = the initial state
+    head[j]:             X[0, j + 1] = A(j) X[0, j] + b(j)
+    pair[0 < c]:         A[c, 1] = A(Sc + 1) A(Sc);             b[c, 1] = A(Sc + 1) b(Sc) + b(Sc + 1)
+    chunk[0 < c, 1 < j]: A[c, j] = A(Sc + j) A[c, j - 1];       b[c, j] = A(Sc + j) b[c, j - 1] + b(Sc + j)
+    second:              X[1, 0] = X[0, S]
+    ends[0 < c]:         X[c + 1, 0] = A[c, S - 1] X[c, 0] + b[c, S - 1], or by the next level
+    tail[0 < c, j]:      X[c, j + 1] = A(Sc + j) X[c, j] + b(Sc + j)
+
+Chunks of two are another form of it (`pairs.py`).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch_mlir import ir
 
 from parc.recurrence.extents import extents_of
+from parc.solvers.affine import Copies
 from parc.solvers.blocks import Blocks
-from parc.solvers.coefficients import Arrays, Coefficients, OwnCoefficients, StoredCoefficients, write_results
+from parc.solvers.coefficients import Arrays, Coefficients, OwnCoefficients, StoredCoefficients
+from parc.solvers.pairs import solve_by_pairs
 from parc.solvers.recurrence import Recurrence
 from parc.solvers.writer import Body, Point, Schedule, Writer
 
 
-@dataclass(frozen=True)
-class Level:
-    """The chunks of one level."""
+def solve_by_chunks(recurrence: Recurrence, blocks: Blocks, writer: Writer, levels: Sequence[int]) -> None:
+    """Write the equations that solve `recurrence`; the caller erases the equation itself.
 
-    size: int
-    """Steps of a chunk, at least 2."""
-    strands: int = 1
-    """Chunks that follow each other and are worked on side by side by one thread."""
-
-
-def solve_by_chunks(recurrence: Recurrence, blocks: Blocks, writer: Writer, levels: Sequence[Level]) -> None:
-    """Write the equations that solve `recurrence`; the caller erases the equation itself."""
-    chunks = _Chunks(recurrence, blocks, writer, last_phase=3 * len(levels))
-    chunks.solve(levels)
-    chunks.write_results(levels[0])
+    levels: the steps of a chunk on each level, at least 2; chunks of 2 on one level are such on all.
+    """
+    if levels[0] == 2:
+        solve_by_pairs(recurrence, blocks, writer, len(levels))
+    else:
+        _Level(_Steps(recurrence, blocks, writer), blocks, writer, levels[0], 0, len(levels)).solve(levels[1:])
 
 
 @dataclass(frozen=True)
@@ -60,159 +60,222 @@ class _At:
         return self.chunk * self.size + self.inside
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """The compositions of chunks, whose last steps are the coefficients of the next level."""
+class _Chain(ABC):
+    """Affine steps that follow each other; the methods emit code."""
 
-    arrays: Arrays
-    size: int
+    recurrence: Recurrence
+    length: ir.AffineExpr
+    """How many."""
+
+    @abstractmethod
+    def initial(self, body: Body, at: _At) -> ir.Value:
+        """The state before all steps."""
+
+    @abstractmethod
+    def coefficients(self, body: Body, at: _At, step: ir.AffineExpr) -> Coefficients:
+        """A and b of a step."""
+
+    @abstractmethod
+    def apply(self, body: Body, at: _At, state: ir.Value) -> ir.Value:
+        """The state after a step from the one before it; also writes what else is to be known then."""
 
 
-class _Chunks:
-    """One level, which cuts `recurrence`; step i of it covers `stride` steps of the equation, from `stride i` on."""
+class _Steps(_Chain):
+    """The steps of the equation itself."""
+
+    def __init__(self, recurrence: Recurrence, blocks: Blocks, writer: Writer) -> None:
+        self.recurrence = recurrence
+        self.length = recurrence.length
+        self._blocks = blocks
+        name = ir.OpResult(recurrence.array).owner.attributes["name"]
+        takers = [use.owner for use in writer.system.results[0].uses]
+        self._is_result = any(len(list(t.results[0].uses)) for t in takers if t.attributes["name"] == name)
+
+    def initial(self, body: Body, at: _At) -> ir.Value:
+        zero = _constant(0)
+        return body.read_at(self.recurrence.read, self.recurrence.point(zero, at.others))
+
+    def coefficients(self, body: Body, at: _At, step: ir.AffineExpr) -> Coefficients:
+        return OwnCoefficients(self.recurrence, self._blocks, body, self.recurrence.point(step, at.others))
+
+    def apply(self, body: Body, at: _At, state: ir.Value) -> ir.Value:
+        recurrence = self.recurrence
+        point = recurrence.point(at.step, at.others)
+        copies = Copies(recurrence.equation.op, body, point)
+        after = recurrence.body.whole(copies, state)
+        for write in (*((recurrence.write,) if self._is_result else ()), *recurrence.results):
+            tile, array = write.operands
+            body.write(copies.of(tile), array, body.access(write, point))
+        return after
+
+
+class _Ends(_Chain):
+    """The chunks of a level as steps, from the start of the second chunk to that of the last."""
 
     def __init__(
         self,
         recurrence: Recurrence,
         blocks: Blocks,
-        writer: Writer,
-        last_phase: int,
-        number: int = 0,
-        stride: int = 1,
-        stored: _Stored | None = None,
+        chunks: ir.AffineExpr,
+        size: int,
+        arrays: Arrays,
+        states: ir.Value,
     ) -> None:
         self.recurrence = recurrence
+        self.length = chunks - 2
+        self._blocks = blocks
+        self._size = size
+        self._arrays = arrays
+        self._states = states
+
+    def initial(self, body: Body, at: _At) -> ir.Value:
+        return body.read(self._states, [*at.leading, *map(_constant, (1, 0))])
+
+    def coefficients(self, body: Body, at: _At, step: ir.AffineExpr) -> Coefficients:
+        last = _constant(self._size - 2)
+        return StoredCoefficients(self._arrays, self._blocks, body, [*at.leading, step + 1, last])
+
+    def apply(self, body: Body, at: _At, state: ir.Value) -> ir.Value:
+        after = self.coefficients(body, at, at.step).whole(state)
+        body.write(after, self._states, [*at.leading, at.step + 2, _constant(0)])
+        return after
+
+
+class _Domain:
+    """The dimensions of a new equation, and what must not be negative at its points."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.constraints: list[ir.AffineExpr] = []
+
+    def dimension(self, first: int, stop: ir.AffineExpr | int | None = None) -> ir.AffineExpr:
+        """A new dimension; a constant where it has one value."""
+        if stop == first + 1:
+            return _constant(first)
+        dim = ir.AffineExpr.get_dim(self.count)
+        self.count += 1
+        self.constraints.append(dim - first)
+        if stop is not None:
+            self.constraints.append(dim * -1 + (stop - 1))
+        return dim
+
+
+class _Level:
+    """One level, which cuts the steps of `chain` into chunks of `size`: number `number` of `levels`."""
+
+    def __init__(self, chain: _Chain, blocks: Blocks, writer: Writer, size: int, number: int, levels: int) -> None:
+        self.chain = chain
         self.blocks = blocks
         self.writer = writer
-        self.last_phase = last_phase
+        self.size = size
         self.number = number
-        self.stride = stride
-        self.stored = stored
-        self.length = ir.AffineExpr.get_floor_div(recurrence.length, stride) if stride > 1 else recurrence.length
+        self.levels = levels
+        self.chunks = ir.AffineExpr.get_ceil_div(chain.length, size)
+        self.arrays = Arrays(self._array("A", size - 1, blocks.columns), self._array("b", size - 1))
+        self.states = self._array("x", size + 1)
 
-    def solve(self, levels: Sequence[Level]) -> None:
-        """Write this level and those after it."""
-        if not levels:
-            self._equation("ends", Level(1), (0, 1), 2 * self.number, self._from_start)
-            return
-        level, *others = levels
-        arrays = self._compose(level)
-        _Chunks(
-            self.recurrence,
-            self.blocks,
-            self.writer,
-            self.last_phase,
-            self.number + 1,
-            self.stride * level.size,
-            _Stored(arrays, level.size),
-        ).solve(others)
-        phase = self.last_phase - self.number
-        self._equation("first", level, (0, 1), phase, self._from_start)
+    def solve(self, sizes: Sequence[int]) -> None:
+        """Write this level, and those after it, whose chunks have these sizes."""
+        size, phase = self.size, 3 * self.number
+        self._equation("start", True, (0, 1), phase, self._start)
+        self._equation("pair", False, (1, 2), phase, self._pair, is_composed=True)
+        self._equation("head", True, (0, size), phase + 1, self._step)
+        self._equation("chunk", False, (2, size), phase + 1, self._longer, is_composed=True)
+        self._equation("second", True, (size, size + 1), phase + 2, self._second)
+        ends = _Ends(self.chain.recurrence, self.blocks, self.chunks, self.size, self.arrays, self.states)
+        if sizes:
+            _Level(ends, self.blocks, self.writer, sizes[0], self.number + 1, self.levels).solve(sizes[1:])
+        else:
+            self._ends(ends, phase + 2)
+        self._equation("tail", False, (0, size), 4 * self.levels - 1 - self.number, self._step)
 
-        def inner(body: Body, at: _At) -> None:
-            here = [*at.leading, at.chunk, at.inside - 1]
-            self._solve(body, at, StoredCoefficients(arrays, self.blocks, body, here))
+    def _start(self, body: Body, at: _At) -> None:
+        body.write(self.chain.initial(body, at), self.states, self._index(at, 0))
 
-        if level.size > 2:
-            self._equation("inner", level, (1, level.size - 1), phase, inner)
+    def _step(self, body: Body, at: _At) -> None:
+        state = body.read(self.states, self._index(at, 0))
+        body.write(self.chain.apply(body, at, state), self.states, self._index(at, 1))
 
-    def write_results(self, level: Level) -> None:
-        """What the equation writes besides its state, from all states."""
+    def _pair(self, body: Body, at: _At) -> None:
+        earlier, later = (self.chain.coefficients(body, at, at.step + k) for k in (-1, 0))
+        self._composed(body, at, later, earlier.block(), earlier.constant())
 
-        def write(body: Body, at: _At) -> None:
-            write_results(self.recurrence, body, self.recurrence.point(at.step, at.others))
+    def _longer(self, body: Body, at: _At) -> None:
+        block, constant = (body.read(a, self._index(at, -2)) for a in (self.arrays.blocks, self.arrays.constants))
+        self._composed(body, at, self.chain.coefficients(body, at, at.step), block, constant)
 
-        if self.recurrence.results:
-            self._equation("results", level, (0, level.size), self.last_phase + 1, write)
+    def _composed(self, body: Body, at: _At, later: Coefficients, block: ir.Value, constant: ir.Value) -> None:
+        """Write the composition of a step and of those before it in its chunk."""
+        body.write(self.blocks.settled(later.compose(block)), self.arrays.blocks, self._index(at, -1))
+        body.write(later.whole(constant), self.arrays.constants, self._index(at, -1))
 
-    def _compose(self, level: Level) -> Arrays:
-        """The compositions of the first 2, 3, ... steps of every chunk."""
-        arrays = self._arrays(level)
+    def _second(self, body: Body, at: _At) -> None:
+        state = body.read(self.states, self._index(at, 0))
+        body.write(state, self.states, [*at.leading, at.chunk + 1, at.inside - self.size])
 
-        def write(body: Body, at: _At, later: Coefficients, block: ir.Value, constant: ir.Value) -> None:
-            here = [*at.leading, at.chunk, at.inside - 1]
-            body.write(self.blocks.settled(later.compose(block)), arrays.blocks, here)
-            body.write(later.whole(constant), arrays.constants, here)
+    def _ends(self, ends: "_Ends", phase: int) -> None:
+        """The starts of the third chunk and those after it, one after another."""
+        zero = _constant(0)
 
-        def pair(body: Body, at: _At) -> None:
-            earlier, later = (self._coefficients(body, at, at.step + k) for k in (-1, 0))
-            write(body, at, later, earlier.block(), earlier.constant())
+        def solve(body: Body, at: _At) -> None:
+            ends.apply(body, at, body.read(self.states, [*at.leading, at.chunk + 1, zero]))
 
-        def longer(body: Body, at: _At) -> None:
-            before = [*at.leading, at.chunk, at.inside - 2]
-            block, constant = (body.read(a, before) for a in (arrays.blocks, arrays.constants))
-            write(body, at, self._coefficients(body, at, at.step), block, constant)
-
-        self._equation("pair", level, (1, 2), 2 * self.number, pair)
-        if level.size > 2:
-            self._equation("chunk", level, (2, level.size), 2 * self.number + 1, longer)
-        return arrays
-
-    def _from_start(self, body: Body, at: _At) -> None:
-        self._solve(body, at, self._coefficients(body, at, at.step))
-
-    def _solve(self, body: Body, at: _At, coefficients: Coefficients) -> None:
-        """The state after a step from the one before its chunk."""
-        recurrence = self.recurrence
-        before = recurrence.point(at.chunk * (at.size * self.stride), at.others)
-        here = recurrence.point((at.step + 1) * self.stride - 1, at.others)
-        state = coefficients.whole(body.read_at(recurrence.read, before))
-        body.write(state, recurrence.array, body.access(recurrence.write, here))
-
-    def _coefficients(self, body: Body, at: _At, step: ir.AffineExpr) -> Coefficients:
-        if self.stored is None:
-            return OwnCoefficients(self.recurrence, self.blocks, body, self.recurrence.point(step, at.others))
-        last = ir.AffineExpr.get_constant(self.stored.size - 2)
-        return StoredCoefficients(self.stored.arrays, self.blocks, body, [*at.leading, step, last])
-
-    def _arrays(self, level: Level) -> Arrays:
-        """Arrays of the compositions, `[others, chunk, step - 1, tile]`."""
-        writer, state = self.writer, self.recurrence.body.result
-        chunks = ir.AffineExpr.get_ceil_div(self.length, level.size)
-        steps = ir.AffineExpr.get_constant(level.size - 1)
-        leading = [*(stop - start for start, stop in self.recurrence.others), chunks, steps]
-        tile = extents_of(state, writer.system)
-        columns = [ir.AffineExpr.get_constant(c) for c in self.blocks.columns]
-        element, name = state.type.element_type, f"{self.recurrence.body.name}_{{}}{self.number}"
-        return Arrays(
-            writer.unknown(name.format("A"), [*leading, *columns, *tile], element),
-            writer.unknown(name.format("b"), [*leading, *tile], element),
-        )
+        domain = _Domain()
+        chunk = domain.dimension(0, ends.length)
+        self._write("ends", domain, (chunk, zero, 1), Schedule([_constant(phase), chunk + 1], zero), solve)
 
     def _equation(
-        self, name: str, level: Level, steps: tuple[int, int], phase: int, write: Callable[[Body, _At], None]
+        self,
+        name: str,
+        is_first: bool,
+        inside: tuple[int, int],
+        phase: int,
+        write: Callable[[Body, _At], None],
+        is_composed: bool = False,
     ) -> None:
-        """An equation for the steps first..stop of every chunk, with dimensions (group of chunks, chunk, step, others).
+        """An equation for the steps `inside` of the first chunk, or of all others; of those that
+        are composed alone: all but the last.
 
-        The groups are dealt out to the threads.  Time is (phase, step): in a phase, only the recurrences along chunks
+        The chunks are dealt out to the threads.  Time is (phase, step): in a phase, only the recurrences along chunks
         and along their ends need what other points compute.
         """
-        first, stop = steps
-        count = 0
-        constraints: list[ir.AffineExpr] = []
+        domain, zero = _Domain(), _constant(0)
+        chunk = zero if is_first else domain.dimension(1)
+        step = domain.dimension(*inside)
+        # A chunk is composed if there is a step behind it.
+        last = (chunk + 1) * self.size if is_composed else chunk * self.size + step
+        domain.constraints.append(self.chain.length - 1 - last)
+        time = step if inside[1] > inside[0] + 1 else zero
+        self._write(name, domain, (chunk, step, self.size), Schedule([_constant(phase), time], chunk), write)
 
-        def dimension(extent: ir.AffineExpr | int | None, start: int = 0) -> ir.AffineExpr:
-            nonlocal count
-            dim = ir.AffineExpr.get_dim(count)
-            count += 1
-            constraints.append(dim - start)
-            if extent is not None:
-                constraints.append(dim * -1 + (extent - 1))
-            return dim
+    def _write(
+        self,
+        name: str,
+        domain: _Domain,
+        place: tuple[ir.AffineExpr, ir.AffineExpr, int],
+        schedule: Schedule,
+        write: Callable[[Body, _At], None],
+    ) -> None:
+        """An equation with the dimensions of `domain`, and then the others of the recurrence."""
+        recurrence = self.chain.recurrence
+        leading = [domain.dimension(0, stop - start) for start, stop in recurrence.others]
+        others = [start + dim for (start, _), dim in zip(recurrence.others, leading, strict=True)]
+        at = _At(*place, others, leading)
+        label = f"{recurrence.body.name}_{name}{self.number}"
+        self.writer.equation(label, domain.count, domain.constraints, schedule, lambda body: write(body, at))
 
-        chunk = dimension(None)
-        if level.strands > 1:
-            chunk = chunk * level.strands + dimension(level.strands)
-        inside = ir.AffineExpr.get_constant(first) if stop == first + 1 else dimension(stop, first)
-        leading = [dimension(end - start) for start, end in self.recurrence.others]
-        others = [start + dim for (start, _), dim in zip(self.recurrence.others, leading, strict=True)]
-        at = _At(chunk, inside, level.size, others, leading)
-        # The last step that it covers is one of the recurrence.
-        constraints.append(self.recurrence.length - (at.step + 1) * self.stride)
-        label = f"{self.recurrence.body.name}_{name}{self.number}"
-        zero = ir.AffineExpr.get_constant(0)
-        time, owner = {"chunk": (inside, ir.AffineExpr.get_dim(0)), "ends": (chunk, zero)}.get(
-            name, (zero, ir.AffineExpr.get_dim(0))
-        )
-        schedule = Schedule([ir.AffineExpr.get_constant(phase), time], owner)
-        self.writer.equation(label, count, constraints, schedule, lambda body: write(body, at))
+    def _index(self, at: _At, offset: int) -> list[ir.AffineExpr]:
+        return [*at.leading, at.chunk, at.inside + offset]
+
+    def _array(self, name: str, steps: int, columns: Sequence[int] = ()) -> ir.Value:
+        """An array `[others, chunk, step, tile]`."""
+        recurrence = self.chain.recurrence
+        state, element = recurrence.body.result, recurrence.body.result.type.element_type
+        others = [stop - start for start, stop in recurrence.others]
+        tile = extents_of(state, self.writer.system)
+        extents = [*others, self.chunks, *map(_constant, (steps, *columns)), *tile]
+        return self.writer.unknown(f"{recurrence.body.name}_{name}{self.number}", extents, element)
+
+
+def _constant(value: int) -> ir.AffineExpr:
+    return ir.AffineExpr.get_constant(value)

@@ -15,12 +15,12 @@ def cut(system: System, flow: Sequence[Dependence], core: Collection[str]) -> tu
     Parts without equations are left out.  An array that one part solves is a known array of those after it.
     CompileError when equations of two parts define the same array.
     """
-    needed = _needed(flow, core)
+    before = needed(flow, core)
     names = [e.name for e in system.equations]
     parts = [
-        [name for name in names if name in needed],
+        [name for name in names if name in before],
         [name for name in names if name in core],
-        [name for name in names if name not in needed and name not in core],
+        [name for name in names if name not in before and name not in core],
     ]
     arrays = [{w.array: None for name in part for w in system.equation(name).writes} for part in parts]
     everything = [array for part in arrays for array in part]
@@ -36,13 +36,13 @@ def cut(system: System, flow: Sequence[Dependence], core: Collection[str]) -> tu
     return middle, rest
 
 
-def _needed(flow: Sequence[Dependence], core: Collection[str]) -> set[str]:
-    """What the core needs, directly or not."""
+def needed(flow: Sequence[Dependence], names: Collection[str], without: Collection[str] = ()) -> set[str]:
+    """What these equations need besides themselves, directly or through others, but not through those `without`."""
     found: set[str] = set()
-    pending = set(core)
+    pending = set(names)
     while pending:
         name = pending.pop()
-        new = {d.source for d in flow if d.sink == name} - found - set(core)
+        new = {d.source for d in flow if d.sink == name} - found - set(names) - set(without)
         found |= new
         pending |= new
     return found

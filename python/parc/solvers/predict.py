@@ -12,12 +12,12 @@ from parc.poly.schedules import Choice
 from parc.poly.wavefront import waves
 from parc.poly.work import measure
 from parc.solvers.choice import Extent
-from parc.solvers.chunks import Level
 from parc.solvers.recurrence import Recurrence
 
 _STEP_BY_STEP = (Choice("layers", "units"), Choice("wavefront", "points", 32), Choice("rows", "rows"))
-_POINT = 20e-9
-"""Seconds for a point in a run of points that are apart in memory; each step is three such points."""
+_STREAMED = 2.0
+"""How many times longer than its model a step of a chunk takes: all threads go through long arrays at once."""
+_BARRIERS = 5
 _GENERAL_FLOPS = 10e9
 """Arithmetic per second of what is no cell: products of two matrices that are both computed."""
 
@@ -44,7 +44,7 @@ def predict(
     flow: Sequence[Dependence],
     recurrence: Recurrence,
     extent: Extent,
-    level: Level,
+    chunk: int,
     sizes: Mapping[str, int],
     machine: Machine,
 ) -> Prediction | None:
@@ -55,16 +55,14 @@ def predict(
     work = measure(system, find_cells(system), sizes)
     now = min((estimate(c, layers, work, extent.steps, machine) for c in _STEP_BY_STEP), key=lambda e: e.seconds)
     name = recurrence.equation.name
-    own = work[name].written + work[name].pointwise * machine.far_bandwidth
-    state = 4 * extent.elements
-    if recurrence.body.is_diagonal:
-        # A step is computed for its chunk, A and b, and read again once the state before the chunk is known.
-        one = (own + 8 * state) / machine.far_bandwidth + 3 * _POINT + 2 * machine.call / level.strands
-    else:
+    one = work[name].written / machine.far_bandwidth + work[name].pointwise
+    composed = one
+    if not recurrence.body.is_diagonal:
         width = recurrence.body.result.type.shape[-1]
-        flops = 2.0 * extent.elements * width * (width + 1)
-        one = own / machine.far_bandwidth + flops / _GENERAL_FLOPS
-    chunks = ceil(extent.steps / level.size)
-    shared = extent.steps * one / min(machine.threads, ceil(chunks / level.strands))
-    ends = chunks * (machine.call + 4 * state / machine.l2_bandwidth)
-    return Prediction(shared + ends + 4 * machine.barrier, now)
+        composed += 2.0 * extent.elements * width * (width + 1) / _GENERAL_FLOPS
+    chunks = ceil(extent.steps / chunk)
+    # The first chunk is solved while others are composed; then all others are solved.
+    rounds = ceil((chunks - 1) / machine.threads)
+    steps = _STREAMED * chunk * (max(one, composed) + one) * rounds if rounds else _STREAMED * extent.steps * one
+    ends = max(0, chunks - 2) * (machine.call + 16 * extent.elements / machine.l2_bandwidth)
+    return Prediction(steps + ends + _BARRIERS * machine.barrier, now)
