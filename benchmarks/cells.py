@@ -83,6 +83,31 @@ class GruLoop(nn.Module):
         return torch.stack(outputs)
 
 
+class CoupledLoop(nn.Module):
+    """A stacked reversible cell: each of two states gets a step of what the other says (as in RevNets)."""
+
+    def __init__(self, layers: int, hidden: int) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.input_weights = _weights(layers, hidden, 2 * hidden)
+        self.state_weights, self.other_weights = (_weights(layers, hidden, hidden) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run all layers at a step before the next step."""
+        steps, batch, _ = x.shape
+        a, b = ([x.new_zeros(batch, self.hidden) for _ in self.input_weights] for _ in range(2))
+        outputs = []
+        for t in range(steps):
+            y = x[t]
+            for k, weights in enumerate(self.input_weights):
+                p, q = (y @ weights).chunk(2, dim=1)
+                a[k] = a[k] + 0.1 * torch.tanh(p + b[k] @ self.state_weights[k])
+                b[k] = b[k] + 0.1 * torch.tanh(q + a[k] @ self.other_weights[k])
+                y = b[k]
+            outputs.append(y)
+        return torch.stack(outputs)
+
+
 class Shape(NamedTuple):
     """Layers, steps, batch and hidden units of a stack; as many input features as hidden units."""
 

@@ -8,10 +8,11 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,19 @@ ABSOLUTE, RELATIVE = 1e-6, 1e-4
 
 _SETTLE_SECONDS = 0.015
 """PyTorch's OpenMP threads spin for up to 10 ms after a call; whoever is timed next would share the cores with them."""
+
+
+Program = Callable[[Tensor], Any]
+"""A model or what was compiled from it, as far as it is timed."""
+
+
+class Row(Protocol):
+    """A line of a benchmark's table: a dataclass of what was measured."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def cells(self) -> list[str]:
+        """The texts of the table's row."""
 
 
 class ResultsDiffer(Exception):
@@ -148,6 +162,35 @@ def compile_parc(model: nn.Module, inputs: Sequence[Tensor], threads: int, strat
     compiled = parc.compile(model, inputs, threads=threads, strategy=strategy)
     progress(f"compiled {type(model).__name__} in {time.perf_counter() - start:.1f} s")
     return compiled
+
+
+def compile_torch(model: nn.Module, what: str, first_call: Callable[[Program], object], limit: float) -> Program | None:
+    """`torch.compile` after a first call, with a line about it on stderr; None when both take over `limit` seconds."""
+    start = time.perf_counter()
+    try:
+        with time_limit(limit):
+            compiled = torch.compile(model, fullgraph=True)
+            first_call(compiled)
+    except TimeLimitError:
+        progress(f"torch.compile of {what}: not done after {limit:g} s; left out")
+        return None
+    progress(f"torch.compile of {what}: {time.perf_counter() - start:.1f} s")
+    return compiled
+
+
+def run(columns: Sequence[str], measured: Iterable[Row], options: argparse.Namespace) -> int:
+    """Measure on `options.threads` threads, one row after the other, and report; 1 when a result is a wrong one."""
+    torch.manual_seed(0)
+    torch.set_num_threads(options.threads)
+    machine = Machine.describe(options.threads)
+    notes = [warning] if (warning := busy_warning()) else []
+    try:
+        rows = list(measured)
+    except ResultsDiffer as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        return 1
+    report(machine, columns, [row.cells() for row in rows], [asdict(row) for row in rows], notes, options)
+    return 0
 
 
 def progress(text: str) -> None:

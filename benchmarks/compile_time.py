@@ -24,6 +24,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from arguments import add_time_limit, arguments
 from cells import LstmLoop, Shape
 from torch import Tensor
 
@@ -80,9 +81,9 @@ class Served:
         )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Run the benchmark; 1 when a result differs from eager's or a call compiled again."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(words)
     if options.worker:
         print(json.dumps(measure(options.worker, options.shape)))
         return 0
@@ -210,12 +211,8 @@ def _row(compiler: str, steps: int, options: argparse.Namespace) -> CompileTime 
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="compile_time.py",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    quick = "short lengths, few sizes, one process each: whether all of it works, not how fast it is"
+    parser = arguments(__doc__, EXAMPLES, threads=False, quick=quick)
     parser.add_argument(
         "--steps",
         type=int,
@@ -240,20 +237,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="T",
         help="also time torch.compile at this length; may be repeated",
     )
-    parser.add_argument(
-        "--time-limit",
-        type=float,
-        default=180,
-        metavar="SECONDS",
-        help="give up on a process that takes longer (default 180)",
-    )
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help="short lengths, few sizes, one process each: whether all of it works, not how fast it is",
-    )
-    parser.add_argument("--markdown", metavar="FILE", help="write the table as Markdown; - for stdout")
-    parser.add_argument("--json", metavar="FILE", help="write machine and results as JSON; - for stdout")
+    add_time_limit(parser, 180, "process")
     parser.add_argument("--worker", choices=("parc", "torch.compile"), help=argparse.SUPPRESS)
     return parser
 

@@ -9,14 +9,15 @@ parc's in the same round; GF/s and GB/s are those of the median times.
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import torch
-from common import Machine, ResultsDiffer, busy_warning, check_equal, progress, report, time_in_turns
+from arguments import arguments
+from common import check_equal, progress, run, time_in_turns
 from torch import Tensor, nn
 
 import parc
@@ -107,41 +108,37 @@ class Row:
         ]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Run the benchmark; 1 when a result differs from PyTorch's."""
-    options = _parser().parse_args(arguments)
-    torch.manual_seed(0)
-    torch.set_num_threads(options.threads)
-    notes = [warning] if (warning := busy_warning()) else []
-    rows = []
+    parser = arguments(__doc__, EXAMPLES, rounds=15)
+    parser.add_argument(
+        "--shape", type=Shape.parse, action="append", metavar="K,N,T*B", help="time this shape instead; may be repeated"
+    )
+    options = parser.parse_args(words)
+    return run(COLUMNS, _rows(options), options)
+
+
+def _rows(options: argparse.Namespace) -> Iterator[Row]:
+    """Check and time both gradients of every shape; `ResultsDiffer` when one is not equal to PyTorch's."""
     for shape in options.shape or (QUICK_SHAPES if options.quick else SHAPES):
-        for element in TYPES:
+        for element, torch_type in TYPES.items():
             progress(f"shape {shape}, {element}")
-            try:
-                rows += run_shape(shape, element, options)
-            except ResultsDiffer as error:
-                print(f"contractions.py: {error}", file=sys.stderr)
-                return 1
-    machine = Machine.describe(options.threads)
-    report(machine, COLUMNS, [row.cells() for row in rows], [asdict(row) for row in rows], notes, options)
-    return 0
+            h, d = (torch.randn(shape.terms // BATCH, BATCH, units, dtype=torch_type) for units in (shape.k, shape.n))
+            yield _weight_row(shape, element, h, d, options)
+            yield _bias_row(shape, element, d, options)
 
 
-def run_shape(shape: Shape, element: str, options: argparse.Namespace) -> list[Row]:
-    """Check and time both gradients; `ResultsDiffer` when one is not equal to PyTorch's."""
-    h, d = (torch.randn(shape.terms // BATCH, BATCH, units, dtype=TYPES[element]) for units in (shape.k, shape.n))
-    weight, bias = (_compile(text, shape, element, options.threads) for text in (WEIGHT, BIAS))
-    operations = 2e-9 * shape.k * shape.n * shape.terms
-    size = 1e-9 * d.numel() * d.element_size()
-    return [
-        _row(shape, element, ("weight", operations, "GF/s"), _weight_gradient(h, d), lambda: weight(h, d), options),
-        _row(shape, element, ("bias", size, "GB/s"), lambda: d.sum((0, 1)), lambda: bias(d), options),
-    ]
-
-
-def _weight_gradient(h: Tensor, d: Tensor) -> Callable[[], Tensor]:
+def _weight_row(shape: Shape, element: str, h: Tensor, d: Tensor, options: argparse.Namespace) -> Row:
+    program = _compile(WEIGHT, shape, element, options.threads)
     left, right = h.flatten(0, 1).T, d.flatten(0, 1)
-    return lambda: torch.mm(left, right)
+    what = ("weight", 2e-9 * shape.k * shape.n * shape.terms, "GF/s")
+    return _row(shape, element, what, lambda: torch.mm(left, right), lambda: program(h, d), options)
+
+
+def _bias_row(shape: Shape, element: str, d: Tensor, options: argparse.Namespace) -> Row:
+    program = _compile(BIAS, shape, element, options.threads)
+    what = ("bias", 1e-9 * d.numel() * d.element_size(), "GB/s")
+    return _row(shape, element, what, lambda: d.sum((0, 1)), lambda: program(d), options)
 
 
 def _compile(text: str, shape: Shape, element: str, threads: int) -> nn.Module:
@@ -165,26 +162,6 @@ def _row(
     low, speedup, high = timing.speedup("parc", "PyTorch")
     pytorch_ms, parc_ms = (1e3 * timing.median(name) for name in ("PyTorch", "parc"))
     return Row(shape, element, gradient, pytorch_ms, parc_ms, work, unit, speedup, (low, high))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="contractions.py",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--shape", type=Shape.parse, action="append", metavar="K,N,T*B", help="time this shape instead; may be repeated"
-    )
-    parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch and of parc (default 2)")
-    parser.add_argument("--rounds", type=int, default=15, help="how often each program has its turn (default 15)")
-    parser.add_argument(
-        "--quick", action="store_true", help="a tiny shape and two rounds: whether all of it works, not how fast it is"
-    )
-    parser.add_argument("--markdown", metavar="FILE", help="write the table as Markdown; - for stdout")
-    parser.add_argument("--json", metavar="FILE", help="write machine and results as JSON; - for stdout")
-    return parser
 
 
 if __name__ == "__main__":

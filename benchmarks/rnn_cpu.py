@@ -10,33 +10,21 @@ of these ratios, and the ratio of the shortest times, which says more on a machi
 
 import argparse
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
+from arguments import stack_arguments
 from cells import Shape, custom_models, library_models
-from common import (
-    Machine,
-    ResultsDiffer,
-    TimeLimitError,
-    busy_warning,
-    check_equal,
-    compile_parc,
-    progress,
-    report,
-    time_in_turns,
-    time_limit,
-)
+from common import Program, check_equal, compile_parc, compile_torch, progress, run, time_in_turns
 from torch import Tensor, nn
 
 SHAPES = (Shape(4, 128, 1, 256), Shape(4, 128, 16, 512), Shape(8, 256, 1, 128), Shape(4, 512, 32, 256))
 QUICK_SHAPES = (Shape(2, 6, 3, 16),)
+MODELS = ("LSTM", "GRU", "LstmLoop", "PeepholeLoop")
 GOALS = {"LSTM": 1.0, "LstmLoop": 5.0, "PeepholeLoop": 5.0}
 """How many times faster than eager parc is meant to be, on 2 threads."""
-
-Program = Callable[[Tensor], object]
 
 COLUMNS = (
     "L,T,B,H",
@@ -91,39 +79,27 @@ class Row:
         ]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Run the benchmark; 1 when a result differs from eager's."""
-    options = _parser().parse_args(arguments)
-    torch.manual_seed(0)
-    torch.set_num_threads(options.threads)
-    machine = Machine.describe(options.threads)
-    notes = [warning] if (warning := busy_warning()) else []
-    rows = []
+    parser = stack_arguments(__doc__, EXAMPLES, models=MODELS, rounds=9, time_limit=120)
+    options = parser.parse_args(words)
     with torch.no_grad():
-        for shape in options.shape or (QUICK_SHAPES if options.quick else SHAPES):
-            progress(f"shape {shape}")
-            try:
-                rows += run_shape(shape, options)
-            except ResultsDiffer as error:
-                print(f"rnn_cpu.py: {error}", file=sys.stderr)
-                return 1
-    report(machine, COLUMNS, [row.cells() for row in rows], [asdict(row) for row in rows], notes, options)
-    return 0
+        return run(COLUMNS, _rows(options), options)
 
 
-def run_shape(shape: Shape, options: argparse.Namespace) -> list[Row]:
-    """Check and time every chosen stack of one shape; `ResultsDiffer` when one is not equal to eager's."""
-    x = torch.randn(shape.steps, shape.batch, shape.hidden)
-    rows = []
-    for model in [*library_models(shape), *custom_models(shape)]:
-        name = type(model).__name__
-        if options.model and name not in options.model:
-            continue
-        model.eval()
-        rows.append(_row(shape, model, name, x, None, options))
-        if options.torch_compile and name not in ("LSTM", "GRU"):
-            rows += _torch_compile_row(shape, model, name, x[: options.torch_compile], options)
-    return rows
+def _rows(options: argparse.Namespace) -> Iterator[Row]:
+    """Check and time every chosen stack of every shape; `ResultsDiffer` when one is not equal to eager's."""
+    for shape in options.shape or (QUICK_SHAPES if options.quick else SHAPES):
+        progress(f"shape {shape}")
+        x = torch.randn(shape.steps, shape.batch, shape.hidden)
+        for model in [*library_models(shape), *custom_models(shape)]:
+            name = type(model).__name__
+            if options.model and name not in options.model:
+                continue
+            model.eval()
+            yield _row(shape, model, name, x, None, options)
+            if options.torch_compile and name not in ("LSTM", "GRU"):
+                yield from _torch_compile_row(shape, model, name, x[: options.torch_compile], options)
 
 
 def _row(
@@ -156,56 +132,8 @@ def _row(
 def _torch_compile_row(shape: Shape, model: nn.Module, name: str, x: Tensor, options: argparse.Namespace) -> list[Row]:
     """The same stack with torch.compile beside, at fewer steps; no row when it takes too long to compile."""
     short = shape._replace(steps=x.shape[0])
-    start = time.perf_counter()
-    try:
-        with time_limit(options.time_limit):
-            compiled = torch.compile(model, fullgraph=True)
-            compiled(x)
-    except TimeLimitError:
-        progress(f"torch.compile of {name} at {short}: not done after {options.time_limit:g} s; left out")
-        return []
-    progress(f"torch.compile of {name} at {short}: {time.perf_counter() - start:.1f} s")
-    return [_row(short, model, name, x, compiled, options)]
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="rnn_cpu.py", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--shape", type=Shape.parse, action="append", metavar="L,T,B,H", help="time this shape instead; may be repeated"
-    )
-    parser.add_argument(
-        "--model",
-        action="append",
-        choices=("LSTM", "GRU", "LstmLoop", "PeepholeLoop"),
-        help="only this stack; may be repeated",
-    )
-    parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch and of parc (default 2)")
-    parser.add_argument(
-        "--strategy", default="auto", help="parc's schedule: auto, layers, rows, wavefront, sequential (default auto)"
-    )
-    parser.add_argument("--rounds", type=int, default=9, help="how often each program has its turn (default 9)")
-    parser.add_argument(
-        "--torch-compile",
-        type=int,
-        default=0,
-        metavar="STEPS",
-        help="also time torch.compile of the Python loops, cut to so many steps: it unrolls them, slowly",
-    )
-    parser.add_argument(
-        "--time-limit",
-        type=float,
-        default=120,
-        metavar="SECONDS",
-        help="give up on a torch.compile that takes longer (default 120)",
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="a tiny shape and two rounds: whether all of it works, not how fast it is"
-    )
-    parser.add_argument("--markdown", metavar="FILE", help="write the table as Markdown; - for stdout")
-    parser.add_argument("--json", metavar="FILE", help="write machine and results as JSON; - for stdout")
-    return parser
+    compiled = compile_torch(model, f"{name} at {short}", lambda program: program(x), options.time_limit)
+    return [_row(short, model, name, x, compiled, options)] if compiled else []
 
 
 if __name__ == "__main__":

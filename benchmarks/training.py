@@ -11,28 +11,14 @@ of eager's time divided by parc's in the same round; the columns next to it give
 
 import argparse
 import sys
-import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
+from arguments import stack_arguments
 from cells import Shape, trained_models
-from common import (
-    Machine,
-    ResultsDiffer,
-    TimeLimitError,
-    busy_warning,
-    check_equal,
-    compile_parc,
-    progress,
-    report,
-    time_in_turns,
-    time_limit,
-)
+from common import Program, check_equal, compile_parc, compile_torch, progress, run, time_in_turns
 from torch import Tensor, nn
-
-Program = Callable[[Tensor], Any]
 
 SHAPES = (Shape(4, 128, 16, 256), Shape(4, 128, 1, 256), Shape(2, 512, 32, 128))
 QUICK_SHAPES = (Shape(2, 6, 3, 16),)
@@ -132,36 +118,24 @@ class Training:
         return result[0] if isinstance(result, tuple) else result
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Run the benchmark; 1 when a gradient differs from eager's."""
-    options = _parser().parse_args(arguments)
-    torch.manual_seed(0)
-    torch.set_num_threads(options.threads)
-    machine = Machine.describe(options.threads)
-    notes = [warning] if (warning := busy_warning()) else []
-    rows = []
+    parser = stack_arguments(__doc__, EXAMPLES, models=MODELS, rounds=7, time_limit=240)
+    options = parser.parse_args(words)
+    return run(COLUMNS, _rows(options), options)
+
+
+def _rows(options: argparse.Namespace) -> Iterator[Row]:
+    """Check and time every chosen stack of every shape; `ResultsDiffer` when a gradient is not equal to eager's."""
     for shape in options.shape or (QUICK_SHAPES if options.quick else SHAPES):
         progress(f"shape {shape}")
-        try:
-            rows += run_shape(shape, options)
-        except ResultsDiffer as error:
-            print(f"training.py: {error}", file=sys.stderr)
-            return 1
-    report(machine, COLUMNS, [row.cells() for row in rows], [asdict(row) for row in rows], notes, options)
-    return 0
-
-
-def run_shape(shape: Shape, options: argparse.Namespace) -> list[Row]:
-    """Check and time every chosen stack of one shape; `ResultsDiffer` when a gradient is not equal to eager's."""
-    rows = []
-    for model in trained_models(shape):
-        name = type(model).__name__
-        if options.model and name not in options.model:
-            continue
-        rows.append(_row(shape, model, name, None, options))
-        if options.torch_compile and name != "LSTM":
-            rows += _torch_compile_row(shape._replace(steps=options.torch_compile), model, name, options)
-    return rows
+        for model in trained_models(shape):
+            name = type(model).__name__
+            if options.model and name not in options.model:
+                continue
+            yield _row(shape, model, name, None, options)
+            if options.torch_compile and name != "LSTM":
+                yield from _torch_compile_row(shape._replace(steps=options.torch_compile), model, name, options)
 
 
 def _row(shape: Shape, model: nn.Module, name: str, torch_compiled: Program | None, options: argparse.Namespace) -> Row:
@@ -209,51 +183,12 @@ def check_gradients(what: str, actual: Sequence[Tensor], expected: Sequence[Tens
 def _torch_compile_row(shape: Shape, model: nn.Module, name: str, options: argparse.Namespace) -> list[Row]:
     """The same stack with torch.compile beside, at fewer steps; no row when it takes too long to compile."""
     x = torch.randn(shape.steps, shape.batch, shape.hidden, requires_grad=True)
-    start = time.perf_counter()
-    try:
-        with time_limit(options.time_limit):
-            compiled = torch.compile(model, fullgraph=True)
-            Training(compiled, model.parameters(), x, torch.ones_like(x)).gradients()
-    except TimeLimitError:
-        progress(f"torch.compile of {name} at {shape}: not done after {options.time_limit:g} s; left out")
-        return []
-    progress(f"torch.compile of {name} at {shape}: {time.perf_counter() - start:.1f} s")
-    return [_row(shape, model, name, compiled, options)]
 
+    def first_call(program: Program) -> None:
+        Training(program, model.parameters(), x, torch.ones_like(x)).gradients()
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="training.py", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--shape", type=Shape.parse, action="append", metavar="L,T,B,H", help="time this shape instead; may be repeated"
-    )
-    parser.add_argument("--model", action="append", choices=MODELS, help="only this stack; may be repeated")
-    parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch and of parc (default 2)")
-    parser.add_argument(
-        "--strategy", default="auto", help="parc's schedule: auto, layers, rows, wavefront, sequential (default auto)"
-    )
-    parser.add_argument("--rounds", type=int, default=7, help="how often each program has its turn (default 7)")
-    parser.add_argument(
-        "--torch-compile",
-        type=int,
-        default=0,
-        metavar="STEPS",
-        help="also time torch.compile of the Python loops, cut to so many steps: it unrolls them, slowly",
-    )
-    parser.add_argument(
-        "--time-limit",
-        type=float,
-        default=240,
-        metavar="SECONDS",
-        help="give up on a torch.compile that takes longer (default 240)",
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="a tiny shape and two rounds: whether all of it works, not how fast it is"
-    )
-    parser.add_argument("--markdown", metavar="FILE", help="write the table as Markdown; - for stdout")
-    parser.add_argument("--json", metavar="FILE", help="write machine and results as JSON; - for stdout")
-    return parser
+    compiled = compile_torch(model, f"{name} at {shape}", first_call, options.time_limit)
+    return [_row(shape, model, name, compiled, options)] if compiled else []
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from torch_mlir.dialects import linalg
 from parc.codegen.irtools import run_pipeline, walk
 from parc.codegen.microkernel import VectorTarget
 from parc.codegen.structured import vectorize
+from parc.codegen.transposes import transpose
 from parc.passbase import Pass
 
 
@@ -22,7 +23,7 @@ class LowerLinalg(Pass):
           %e = ... a polynomial ...
           vector.store %e, %y[%i, %start]
 
-    Where there is nothing to take as the lanes of vectors (a transpose of the last dimension), the loops are scalar.
+    Squares of vectors are transposed in registers; where there is nothing to take as the lanes, the loops are scalar.
     """
 
     name = "lower-linalg"
@@ -38,5 +39,6 @@ class LowerLinalg(Pass):
             run_pipeline(module, "linalg-generalize-named-ops,math-expand-ops{ops=fpowi}", self.name)
             target = VectorTarget.host()
             for op in walk(module.operation, "linalg.generic"):
-                vectorize(op, target)
+                if not transpose(op, target):
+                    vectorize(op, target)
         run_pipeline(module, "convert-linalg-to-parallel-loops", self.name)

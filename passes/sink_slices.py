@@ -185,6 +185,8 @@ class _Sinker:
 
     def _of_concat(self, op: ir.Operation, offsets: tuple[int, ...], sizes: tuple[int, ...]) -> ir.Value | None:
         dim = op.attributes["dim"].value
+        if any(piece.type.is_dynamic_dim(dim) for piece in op.operands):
+            return None
         start = 0
         for piece in op.operands:
             extent = piece.type.shape[dim]

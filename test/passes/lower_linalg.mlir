@@ -13,7 +13,23 @@ func.func @main(%x: memref<?x64xf32>, %y: memref<?x64xf32>, %z: memref<?x64xf32>
   return
 }
 
-// A transpose has no dimension that is contiguous on both sides.
+// A transpose has no dimension that is contiguous on both sides: squares of vectors are transposed in registers.
+
+// CHECK: func.func @squares
+// CHECK: scf.parallel
+// CHECK: scf.if
+// CHECK: vector.load
+// CHECK: vector.shuffle
+// CHECK: vector.store
+// CHECK: else
+// CHECK: memref.load
+// CHECK: memref.store
+func.func @squares(%x: memref<?x?x?xf32>, %y: memref<?x?x?xf32>) {
+  linalg.transpose ins(%x : memref<?x?x?xf32>) outs(%y : memref<?x?x?xf32>) permutation = [2, 0, 1]
+  return
+}
+
+// So small a one is done element by element.
 
 // CHECK: func.func @transpose
 // CHECK-NOT: linalg.

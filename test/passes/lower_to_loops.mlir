@@ -1,10 +1,12 @@
 // RUN: parc-opt %s --parc-lower-to-loops --split-input-file --verify-diagnostics
 // RUN: not parc-opt %s --parc-lower-to-loops --split-input-file 2>%t | filecheck %s
 
-// The units of each step are shared among the threads, with a barrier after each step; the weight is packed once.
+// The units of each step are shared among the threads, with a barrier after each step; the weight is packed once, from
+// what it is the transpose of.
 
-// CHECK: func.func @main
-// CHECK: linalg.transpose
+// CHECK: func.func @main({{.*}}, %[[W:[a-z0-9]+]]: tensor<16x16xf32>)
+// CHECK: tensor.expand_shape %[[W]]
+// CHECK: linalg.transpose {{.*}} permutation = [0, 2, 1, 3, 5, 4]
 // CHECK: "parc.team"() ({
 // CHECK: ^bb0(%[[ME:[a-z0-9]+]]: index, %[[THREADS:[a-z0-9]+]]: index):
 // CHECK: arith.muli %[[ME]]
@@ -18,7 +20,9 @@
 #states = affine_map<()[T] -> (T + 1, 4, 16)>
 #here = affine_map<(t)[T] -> (t)>
 #next = affine_map<(t)[T] -> (t + 1)>
-func.func @main(%T: index, %x: tensor<?x4x16xf32>, %h0: tensor<4x16xf32>, %u: tensor<16x16xf32>) -> tensor<?x4x16xf32> {
+func.func @main(%T: index, %x: tensor<?x4x16xf32>, %h0: tensor<4x16xf32>, %w: tensor<16x16xf32>) -> tensor<?x4x16xf32> {
+  %e = tensor.empty() : tensor<16x16xf32>
+  %u = linalg.transpose ins(%w : tensor<16x16xf32>) outs(%e : tensor<16x16xf32>) permutation = [1, 0]
   %s = "parc.system"(%T) ({
     %h = "parc.unknown"() {name = "H", shape = #states} : () -> tensor<?x4x16xf32>
     "parc.boundary"(%h, %h0) {domain = affine_set<()[T] : (0 == 0)>, to = affine_map<()[T] -> (0)>, of = affine_map<()[T] -> ()>}

@@ -24,3 +24,14 @@ func.func @gate(%x: tensor<2x8xf32>, %w: tensor<8x32xf32> {parc.kind = "paramete
   %s = tensor.extract_slice %p[0, 8] [2, 8] [1, 1] : tensor<2x32xf32> to tensor<2x8xf32>
   return %s : tensor<2x8xf32>
 }
+
+// Where the pieces of a concatenation end is not known: the slice stays where it is.
+
+// CHECK: func.func @pieces_of_unknown_sizes
+// CHECK: %[[AB:.*]] = tensor.concat
+// CHECK: tensor.extract_slice %[[AB]][0, 5] [2, 1] [1, 1]
+func.func @pieces_of_unknown_sizes(%a: tensor<2x?xf32>, %b: tensor<2x?xf32>) -> tensor<2x1xf32> {
+  %ab = tensor.concat dim(1) %a, %b : (tensor<2x?xf32>, tensor<2x?xf32>) -> tensor<2x6xf32>
+  %s = tensor.extract_slice %ab[0, 5] [2, 1] [1, 1] : tensor<2x6xf32> to tensor<2x1xf32>
+  return %s : tensor<2x1xf32>
+}

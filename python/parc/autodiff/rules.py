@@ -12,7 +12,8 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, linalg, tensor
 
 from parc.autodiff import emit, scalar, structured
-from parc.autodiff.extents import Sizes, mixed, split
+from parc.autodiff.extents import Sizes, split
+from parc.codegen.extents import mixed
 from parc.codegen.irtools import captured_values
 from parc.codegen.sizes import Size
 from parc.errors import CompileError
@@ -119,23 +120,17 @@ def _of_matmul(op: ir.Operation, cotangent: ir.Value, active: Set[ir.Value], siz
         yield from structured.differentiate(op, [cotangent], others, sizes)
 
 
-def _of_vecmat(op: ir.Operation, cotangent: ir.Value, active: Set[ir.Value], sizes: Sizes) -> Iterator[Contribution]:
-    """`y = x w + init`: dx = dy w^T."""
-    x, w, init = op.operands
+def _of_vector_product(
+    op: ir.Operation, cotangent: ir.Value, active: Set[ir.Value], sizes: Sizes
+) -> Iterator[Contribution]:
+    """`y = x w + init`, `linalg.vecmat`: dx = dy w^T; `y = w x + init`, `linalg.matvec`: dx = w^T dy."""
+    product, at = (linalg.vecmat, 0) if op.name == "linalg.vecmat" else (linalg.matvec, 1)
+    *factors, init = op.operands
+    x, w = factors[at], factors[1 - at]
     others = set(active)
     if x in active and x.type.element_type == cotangent.type.element_type == w.type.element_type:
-        yield x, linalg.vecmat(cotangent, emit.transposed(w, [1, 0], sizes), outs=[emit.zeros(x, sizes)])
-        others.discard(x)
-    if w in others or init in others:
-        yield from structured.differentiate(op, [cotangent], others, sizes)
-
-
-def _of_matvec(op: ir.Operation, cotangent: ir.Value, active: Set[ir.Value], sizes: Sizes) -> Iterator[Contribution]:
-    """`y = w x + init`: dx = w^T dy."""
-    w, x, init = op.operands
-    others = set(active)
-    if x in active and x.type.element_type == cotangent.type.element_type == w.type.element_type:
-        yield x, linalg.matvec(emit.transposed(w, [1, 0], sizes), cotangent, outs=[emit.zeros(x, sizes)])
+        factors[at], factors[1 - at] = cotangent, emit.transposed(w, [1, 0], sizes)
+        yield x, product(*factors, outs=[emit.zeros(x, sizes)])
         others.discard(x)
     if w in others or init in others:
         yield from structured.differentiate(op, [cotangent], others, sizes)
@@ -246,8 +241,8 @@ def _of_splat(op: ir.Operation, cotangent: ir.Value, active: Set[ir.Value], size
 
 _RULES: dict[str, Rule] = {
     "linalg.matmul": _of_matmul,
-    "linalg.vecmat": _of_vecmat,
-    "linalg.matvec": _of_matvec,
+    "linalg.vecmat": _of_vector_product,
+    "linalg.matvec": _of_vector_product,
     "linalg.transpose": _of_transpose,
     "tensor.extract_slice": _of_extract_slice,
     "tensor.insert_slice": _of_insert_slice,

@@ -26,9 +26,9 @@ from parc.codegen.elements import (
     Piece,
     StructuredElement,
     element_type,
-    extents_of,
     is_zero,
     splat,
+    static_extents,
     uses_dims,
 )
 from parc.codegen.irtools import defining_op
@@ -93,7 +93,7 @@ class _Analysis:
             for p, column in columns:
                 indices = tuple(i.moved(column) if i.kind == "unit" else i for i in p.indices)
                 outputs.append((len(written), column, self._element(p.value, indices)))
-            extents = extents_of(tile.type) if self.with_units else (*extents_of(tile.type), 1)
+            extents = static_extents(tile.type) if self.with_units else (*static_extents(tile.type), 1)
             written.append(KernelOperand("write", array, access, extents))
         nodes, roots = simplify(tuple(self.nodes), [node for _, _, node in outputs])
         operands = (*self.operands, *written)
@@ -119,7 +119,7 @@ class _Analysis:
 
     def _written(self, tile: ir.Value) -> Piece:
         """All units of a written tile, which has the rows of the others; leading dimensions of extent 1 are no rows."""
-        extents = extents_of(tile.type)
+        extents = static_extents(tile.type)
         *leading, units = extents if self.with_units and extents else (*extents, 1)
         dims = [i for i, extent in enumerate(leading) if extent != 1]
         rows = [leading[i] for i in dims]
@@ -266,7 +266,7 @@ class _Analysis:
     def _leaf(self, value: ir.Value, indices: Indices) -> Load:
         """An element of a read or known tile."""
         array, access = self._source(value)
-        dims = [(e, i) for e, i in zip(extents_of(value.type), indices, strict=True) if e != 1]
+        dims = [(e, i) for e, i in zip(static_extents(value.type), indices, strict=True) if e != 1]
         rows = [i.value for _, i in dims if i.kind == "row"]
         columns = dims[len(rows) :]
         if any(i.kind == "row" or e is None for e, i in columns):
@@ -303,7 +303,7 @@ class _Analysis:
         """The operand of a known matrix, and its row and column at k = j = 0."""
         array, access = self._source(value)
         owner = defining_op(array)
-        extents = extents_of(value.type)
+        extents = static_extents(value.type)
         if (owner is not None and owner.operation.name == "parc.unknown") or None in extents:
             raise NotACellError
         if len(indices) == 1 and self.units == 1:

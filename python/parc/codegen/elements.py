@@ -78,8 +78,8 @@ class StructuredElement:
         """The static extent of an iteration dimension."""
         for value, map_ in zip(self.op.operands, self.maps, strict=True):
             for i, expr in enumerate(map_.results):
-                if isinstance(expr, ir.AffineDimExpr) and expr.position == dim and extents_of(value.type)[i]:
-                    return extents_of(value.type)[i] or 0
+                if isinstance(expr, ir.AffineDimExpr) and expr.position == dim and static_extents(value.type)[i]:
+                    return static_extents(value.type)[i] or 0
         raise NotACellError
 
     def input(self, number: int, reduced: Literal["depth"] | None = None) -> tuple[ir.Value, Indices]:
@@ -131,7 +131,7 @@ class StructuredElement:
         return (factors[0], factors[1]) if self.out not in factors else None  # type: ignore[return-value]
 
 
-def extents_of(type_: ir.Type) -> tuple[int | None, ...]:
+def static_extents(type_: ir.Type) -> tuple[int | None, ...]:
     """Extents of a tensor, None where dynamic; a scalar has none."""
     if not isinstance(type_, ir.RankedTensorType):
         return ()

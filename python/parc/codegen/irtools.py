@@ -1,5 +1,6 @@
 """Small helpers on MLIR operations that several passes share."""
 
+import io
 from collections.abc import Sequence
 
 from torch_mlir import ir
@@ -7,6 +8,13 @@ from torch_mlir.dialects import arith, func
 from torch_mlir.passmanager import PassManager
 
 from parc.errors import CompileError
+
+
+def copy_module(module: ir.Module) -> ir.Module:
+    """A copy that keeps the places in the user's files, which text does not."""
+    code = io.BytesIO()
+    module.operation.write_bytecode(code)
+    return ir.Module.parse(code.getvalue(), module.context)
 
 
 def find_function(module: ir.Module, name: str) -> func.FuncOp | None:

@@ -79,7 +79,7 @@ class Lanes:
             return False
         type_ = self.operands[operand].type
         unit = slopes[-1] == 1 and not any(s != 0 for s in slopes[:-1])
-        return True if unit and _contiguous(type_) else None
+        return True if unit and contiguous(type_) else None
 
     def static_extent(self, dim: int) -> int | None:
         """The extent of an iteration dimension, where it is known."""
@@ -98,7 +98,7 @@ class Lanes:
         return None
 
 
-def _contiguous(type_: ir.Type) -> bool:
+def contiguous(type_: ir.Type) -> bool:
     """Whether neighbours in the last dimension are neighbours in memory, of a type that vectors are loaded of."""
     strides, _ = ir.MemRefType(type_).get_strides_and_offset()
     # A vector of i1 is packed in memory; LLVM calls its runtime library to load some lanes of bf16.
@@ -161,7 +161,7 @@ def _analyse_body(lanes: Lanes, walks: Sequence[bool | None]) -> bool:
             continue
         if op.name == "memref.load":
             *leading, last = op.operands
-            if last not in lane_index or any(v in varying for v in leading) or not _contiguous(op.operands[0].type):
+            if last not in lane_index or any(v in varying for v in leading) or not contiguous(op.operands[0].type):
                 return False
         elif not _has_vector_form(op):
             return False

@@ -5,11 +5,13 @@ A *group* is one of the column offsets at which the products of a cell read the 
 micro-kernel streams a panel from front to back.  Units past N are zero.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from torch_mlir import ir
 from torch_mlir.dialects import arith, linalg, tensor
+
+from parc.codegen.irtools import defining_op
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ def pack(weight: ir.Value, layout: Layout) -> ir.Value:
 
     Leading dimensions stay outermost: the matrix at linear leading index i starts at element `i * layout.size`.
     """
+    if (source := _transpose_of(weight)) is not None:
+        return pack(source, replace(layout, transposed=not layout.transposed))
     weight = _matrices(weight)
     unit_dim = 1 if layout.transposed else 2
     grouped = _padded(_groups(weight, layout, unit_dim), layout, unit_dim + 1)
@@ -54,6 +58,14 @@ def pack(weight: ir.Value, layout: Layout) -> ir.Value:
     packed = tensor.empty([split[d] for d in order], weight.type.element_type)
     packed = linalg.transpose(split_up, outs=[packed], permutation=order)
     return tensor.collapse_shape(_tensor([prod(split)], weight), packed, [list(range(6))])
+
+
+def _transpose_of(weight: ir.Value) -> ir.Value | None:
+    """The matrix that `weight` is the transpose of, if it is one: packing that instead moves everything once."""
+    op = defining_op(weight)
+    if not isinstance(op, linalg.TransposeOp) or list(op.permutation) != [1, 0]:
+        return None
+    return op.operation.operands[0]
 
 
 def _matrices(weight: ir.Value) -> ir.Value:

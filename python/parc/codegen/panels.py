@@ -12,6 +12,7 @@ from torch_mlir.dialects import arith, func, memref, scf, vector
 
 from parc.codegen.lanes import splat
 from parc.codegen.microkernel import PANEL_VECTORS, VectorTarget, constant, loop
+from parc.codegen.transposes import transposed
 
 _DEPTH = 256  # k in a block: a panel of two vectors of 32 bytes takes 16 KiB
 _LEFT_BYTES = 192 << 10  # of a packed block of the left factor: less than half of a second-level cache
@@ -180,18 +181,6 @@ class _Packing:
         with loop(constant(0), constant(self.width), constant(1)) as row:
             value = memref.load(self.rows.source, [arith.addi(self._row(first, row), offset)])
             memref.store(value, self.panels, [arith.addi(place, row)])
-
-
-def transposed(rows: Sequence[ir.Value]) -> list[ir.Value]:
-    """The columns of a square of vectors: perfect shuffles of the rows, as many as their number can be halved."""
-    count = len(rows)
-    low = [lane for i in range(count // 2) for lane in (i, count + i)]
-    high = [lane for i in range(count // 2, count) for lane in (i, count + i)]
-    columns = list(rows)
-    for _ in range(count.bit_length() - 1):
-        pairs = zip(columns[: count // 2], columns[count // 2 :], strict=True)
-        columns = [vector.shuffle(a, b, half) for a, b in pairs for half in (low, high)]
-    return columns
 
 
 @dataclass(frozen=True)

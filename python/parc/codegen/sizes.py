@@ -90,7 +90,7 @@ def affine_of(value: ir.Value, positions: Mapping[ir.Value, int]) -> ir.AffineEx
     if isinstance(op, affine.AffineApplyOp):
         map_ = ir.AffineMapAttr(op.attributes["map"]).value
         operands = [affine_of(v, positions) for v in op.operation.operands]
-        return _substitute(map_.results[0], operands[: map_.n_dims], operands[map_.n_dims :])
+        return substitute(map_.results[0], operands[: map_.n_dims], operands[map_.n_dims :])
     if isinstance(op, arith.AddIOp | arith.SubIOp | arith.MulIOp | arith.FloorDivSIOp):
         left, right = (affine_of(v, positions) for v in op.operands)
         if left is None or right is None:
@@ -103,7 +103,7 @@ def affine_of(value: ir.Value, positions: Mapping[ir.Value, int]) -> ir.AffineEx
     return None
 
 
-def _substitute(
+def substitute(
     expr: ir.AffineExpr, dims: Sequence[ir.AffineExpr | None], symbols: Sequence[ir.AffineExpr | None]
 ) -> ir.AffineExpr | None:
     """`expr` with its dimensions and symbols replaced; None when one that it uses is None."""
@@ -113,7 +113,7 @@ def _substitute(
         return symbols[expr.position]
     if not isinstance(expr, ir.AffineBinaryExpr):
         return expr
-    left, right = (_substitute(e, dims, symbols) for e in (expr.lhs, expr.rhs))
+    left, right = (substitute(e, dims, symbols) for e in (expr.lhs, expr.rhs))
     if left is None or right is None:
         return None
     build = {

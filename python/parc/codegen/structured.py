@@ -211,10 +211,19 @@ class _Strips(Emitter):
     def emit(self) -> None:
         lanes = self.lanes
         self.row_dim = self._find_row_dim()
-        outer = {d: self.extents[d] for d in self.dims if lanes.parallel[d] and d != lanes.lane}
+        outer = {d: self.extents[d] for d in self._loop_order() if lanes.parallel[d] and d != lanes.lane}
         if self.row_dim is not None:
             outer[self.row_dim] = arith.ceildivui(outer[self.row_dim], index(_ROWS))
         self._parallel_strips(outer, self._strip)
+
+    def _loop_order(self) -> Sequence[int]:
+        """The dimensions, outermost first: for a copy so that it reads in a row, which the hardware fetches ahead."""
+        lanes = self.lanes
+        if lanes.input_count == 1 and not lanes.body and lanes.yielded == [lanes.block.arguments[0]]:
+            order = [e.position for e in lanes.maps[0].results if isinstance(e, ir.AffineDimExpr)]
+            if sorted(order) == list(self.dims):
+                return order
+        return self.dims
 
     def _find_row_dim(self) -> int | None:
         """The innermost parallel dimension along which a reduction reads the same vectors again."""

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from torch_mlir import ir
 
-from parc.codegen.elements import Index, Indices, NotACellError, Piece, StructuredElement, extents_of
+from parc.codegen.elements import Index, Indices, NotACellError, Piece, StructuredElement, static_extents
 
 
 def view_pieces(op: ir.Operation, piece: Piece, along: str) -> list[Piece] | None:
@@ -43,7 +43,7 @@ def overlaps(left: list[Piece], right: list[Piece]) -> Iterator[tuple[Piece, Pie
 
 def _expanded(op: ir.Operation, indices: Indices) -> Indices:
     """The operand's indices of an `expand_shape`: each is put together from those of a group of result dimensions."""
-    extents = extents_of(op.results[0].type)
+    extents = static_extents(op.results[0].type)
     combined = []
     for group in reshape_groups(op):
         longer = [d for d in group if extents[d] != 1] or group[-1:]
@@ -60,7 +60,7 @@ def _expanded(op: ir.Operation, indices: Indices) -> Indices:
 
 def _collapsed(op: ir.Operation, piece: Piece, along: str) -> list[Piece]:
     """The pieces of a `collapse_shape`'s operand: one per run of its last dimension in each collapsed group."""
-    extents = extents_of(op.operands[0].type)
+    extents = static_extents(op.operands[0].type)
     if not piece.indices:
         return [Piece(piece.start, piece.stop, op.operands[0], (Index("fixed", 0),) * len(extents))]
     pieces = [Piece(piece.start, piece.stop, op.operands[0], ())]
@@ -115,7 +115,7 @@ def _static_offsets(op: ir.Operation) -> list[int]:
 def slice_dims(op: ir.Operation, sliced: ir.Value) -> list[int | None]:
     """For every dimension of the larger tensor, the dimension of the slice; None for a dropped one."""
     sizes = list(ir.DenseI64ArrayAttr(op.attributes["static_sizes"]))
-    extents = extents_of(sliced.type)
+    extents = static_extents(sliced.type)
     dims: list[int | None] = []
     taken = 0
     for left, size in zip(range(len(sizes), 0, -1), sizes, strict=True):
@@ -134,8 +134,8 @@ def _sliced(op: ir.Operation, indices: Indices) -> Indices:
     for i, d in enumerate(dims):
         # Rows stay one flat range only if no inner row dimension is cut.
         if d is not None and indices[d].kind == "row" and indices[d].value > 0:
-            extent = extents_of(op.operands[0].type)[i]
-            if extent is None or extent != extents_of(op.results[0].type)[d]:
+            extent = static_extents(op.operands[0].type)[i]
+            if extent is None or extent != static_extents(op.results[0].type)[d]:
                 raise NotACellError
     return tuple(Index("fixed", o) if d is None else indices[d].moved(o) for d, o in zip(dims, offsets, strict=True))
 
@@ -156,7 +156,7 @@ def _concatenated(op: ir.Operation, piece: Piece, along: str) -> list[Piece]:
     first, last = _span(index, piece, along)
     pieces, base = [], 0
     for value in op.operands:
-        extent = extents_of(value.type)[dim]
+        extent = static_extents(value.type)[dim]
         if extent is None:
             raise NotACellError
         low, high = max(first, base), min(last, base + extent)
@@ -173,7 +173,7 @@ def _inserted(op: ir.Operation, piece: Piece, along: str) -> list[Piece]:
     source, destination = op.operands[0], op.operands[1]
     dims, offsets = slice_dims(op, source), _static_offsets(op)
     sizes = list(ir.DenseI64ArrayAttr(op.attributes["static_sizes"]))
-    whole = extents_of(destination.type)
+    whole = static_extents(destination.type)
     indices = tuple(piece.indices[i].moved(-offsets[i]) for i, d in enumerate(dims) if d is not None)
     cut = [i for i, size in enumerate(sizes) if not (offsets[i] == 0 and (size < 0 or size == whole[i]))]
     if not cut:

@@ -21,7 +21,7 @@ import islpy as isl
 from torch_mlir import ir
 from torch_mlir.dialects import linalg
 
-from parc.codegen.elements import extents_of, uses_dims
+from parc.codegen.elements import static_extents, uses_dims
 from parc.codegen.irtools import captured_values, defining_op
 from parc.poly.blocks import Kind, Scale, Term, classify, merge, product, ranks_of
 from parc.poly.elementwise import constant, guarded, rule
@@ -184,7 +184,7 @@ class _Body(_Scope):
         number = constant(value)
         if number is not None:
             return _Value(number)
-        return _Value("varies" if extents_of(value.type) else "uniform")
+        return _Value("varies" if static_extents(value.type) else "uniform")
 
     def relation(self, result: ir.Value, operand: ir.Value) -> isl.Map:
         return everything(result, operand)
@@ -284,8 +284,8 @@ def _chain(use: _Use, term: Term) -> Term | None:
 
 
 def _jacobian(write: ir.Operation, read: ir.Value, terms: tuple[Term, ...], neck: tuple[float, ...]) -> Jacobian:
-    extents = extents_of(write.operands[0].type)
-    kind = classify(terms, extents, extents_of(read.type), neck)
+    extents = static_extents(write.operands[0].type)
+    kind = classify(terms, extents, static_extents(read.type), neck)
     mixes_rows = any(extent != 1 for extent in extents[:-1]) and not kind.rows_are_independent
     coefficients = frozenset[ir.Value]().union(*(term.coefficients for term in terms))
     return Jacobian(write, read.owner.operation, terms, kind, mixes_rows, coefficients)
@@ -308,7 +308,7 @@ def _neck(operations: Sequence[ir.Operation], body: _Body, read: ir.Value) -> tu
     furthest = 0
     for place in sorted(last):
         (value,) = operations[place].results if len(operations[place].results) == 1 else (read,)
-        if furthest <= place and extents_of(value.type) != extents_of(read.type):
+        if furthest <= place and static_extents(value.type) != static_extents(read.type):
             patterns = [term.pattern for term in body.value(value).derivatives[read]]
             bounds = tuple(map(min, bounds, ranks_of(reduce(isl.Map.union, patterns))))
         furthest = max(furthest, last[place])

@@ -12,7 +12,7 @@ import islpy as isl
 from torch_mlir import ir
 from torch_mlir.dialects import linalg
 
-from parc.codegen.elements import NotACellError, extents_of
+from parc.codegen.elements import NotACellError, static_extents
 from parc.codegen.views import reshape_groups, slice_dims
 from parc.poly.affine import SET, instance_space, to_map
 
@@ -38,12 +38,12 @@ def elements(extents: Sequence[int | None]) -> isl.Set:
 
 def identity(value: ir.Value) -> isl.Map:
     """Each element of a value with itself."""
-    return elements(extents_of(value.type)).identity()
+    return elements(static_extents(value.type)).identity()
 
 
 def everything(result: ir.Value, operand: ir.Value) -> isl.Map:
     """Each element of a result with all elements of an operand."""
-    return isl.Map.from_domain_and_range(elements(extents_of(result.type)), elements(extents_of(operand.type)))
+    return isl.Map.from_domain_and_range(elements(static_extents(result.type)), elements(static_extents(operand.type)))
 
 
 def view_uses(op: ir.Operation) -> list[Use] | None:
@@ -86,7 +86,7 @@ class Loops:
     def _extents(self) -> list[int | None]:
         found: dict[int, int | None] = {}
         for value, map_ in zip(self.op.operands, self.maps, strict=True):
-            for extent, expr in zip(extents_of(value.type), map_.results, strict=True):
+            for extent, expr in zip(static_extents(value.type), map_.results, strict=True):
                 if isinstance(expr, ir.AffineDimExpr) and found.get(expr.position) is None:
                     found[expr.position] = extent
         return [found.get(d) for d in range(self.maps[0].n_dims)]
@@ -98,21 +98,21 @@ def _dims(map_: ir.AffineMap) -> list[ir.AffineDimExpr]:
 
 def _related(result: ir.Value, operand: ir.Value, constraints: Sequence[str]) -> Use:
     """The use of the elements `j` of an operand by elements `i` of a result under constraints on both."""
-    ranks = (len(extents_of(v.type)) for v in (result, operand))
+    ranks = (len(static_extents(v.type)) for v in (result, operand))
     left, right = (", ".join(f"{name}{d}" for d in range(rank)) for name, rank in zip("ij", ranks, strict=True))
     relation = isl.Map(f"{{ [{left}] -> [{right}] : {' and '.join(constraints) or 'true'} }}")
     return Use(operand, relation.intersect(everything(result, operand)))
 
 
 def _cast(op: ir.Operation, result: ir.Value) -> list[Use]:
-    return [_related(result, op.operands[0], [f"j{d} = i{d}" for d in range(len(extents_of(result.type)))])]
+    return [_related(result, op.operands[0], [f"j{d} = i{d}" for d in range(len(static_extents(result.type)))])]
 
 
 def _reshape(op: ir.Operation, result: ir.Value) -> list[Use]:
     """Each index of the tensor with fewer of them counts through a group of indices of the other."""
     expands = op.name == "tensor.expand_shape"
     short, long = ("j", "i") if expands else ("i", "j")
-    extents = extents_of((result if expands else op.operands[0]).type)
+    extents = static_extents((result if expands else op.operands[0]).type)
     constraints = []
     for d, group in enumerate(reshape_groups(op)):
         longer = [g for g in group if extents[g] != 1]
@@ -153,7 +153,7 @@ def _insert_slice(op: ir.Operation, result: ir.Value) -> list[Use]:
         and not any(size < 0 and offset for size, offset in zip(sizes, offsets, strict=True))
     ):
         box = isl.Set.universe(kept.domain().get_space())
-        for d, (offset, size, extent) in enumerate(zip(offsets, sizes, extents_of(result.type), strict=True)):
+        for d, (offset, size, extent) in enumerate(zip(offsets, sizes, static_extents(result.type), strict=True)):
             box = box.lower_bound_val(SET, d, isl.Val(offset))
             if size >= 0 and size != extent:
                 box = box.upper_bound_val(SET, d, isl.Val(offset + size - 1))
@@ -165,8 +165,8 @@ def _concat(op: ir.Operation, result: ir.Value) -> list[Use]:
     dim, found = ir.IntegerAttr(op.attributes["dim"]).value, []
     base: int | None = 0
     for operand in op.operands:
-        extent = extents_of(operand.type)[dim]
-        constraints = [f"j{d} = i{d}" for d in range(len(extents_of(result.type))) if d != dim]
+        extent = static_extents(operand.type)[dim]
+        constraints = [f"j{d} = i{d}" for d in range(len(static_extents(result.type))) if d != dim]
         found.append(_related(result, operand, constraints + [f"i{dim} = j{dim} + {base}"] * (base is not None)))
         base = None if base is None or extent is None else base + extent
     return found
@@ -183,7 +183,7 @@ def _extract(op: ir.Operation, result: ir.Value) -> list[Use]:
 
 
 def _from_elements(op: ir.Operation, result: ir.Value) -> list[Use]:
-    extents, found = extents_of(result.type), []
+    extents, found = static_extents(result.type), []
     for number, operand in enumerate(op.operands):
         constraints = []
         for d in reversed(range(len(extents))):

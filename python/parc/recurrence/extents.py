@@ -1,74 +1,59 @@
 """The extents of values inside a `parc.system` as expressions of its symbols."""
 
+from collections.abc import Sequence
+from functools import reduce
+from operator import add, mul
+
 from torch_mlir import ir
 
-from parc.codegen.sizes import affine_of
+from parc.codegen.extents import Extents
+from parc.codegen.irtools import defining_op
+from parc.codegen.sizes import affine_of, substitute
 from parc.errors import CompileError
 
 
 def extents_of(value: ir.Value, system: ir.Operation) -> list[ir.AffineExpr]:
     """The extents of a tensor; raises `CompileError` where what defines it does not say them."""
-    type_ = value.type
-    if type_.has_static_shape:
-        return [ir.AffineExpr.get_constant(s) for s in type_.shape]
-    if isinstance(value.owner, ir.Block):
-        return _of_argument(value, system)
-    op = value.owner.operation
-    if op.name == "parc.unknown":
-        return list(op.attributes["shape"].value.results)
-    if op.name == "parc.read":
-        return extents_of(op.operands[0], system)[len(op.attributes["at"].value.results) :]
-    if op.name.startswith("linalg."):
-        return extents_of(op.operands[len(op.operands) - len(op.results) + value.result_number], system)
-    if op.name == "tensor.collapse_shape":
-        return _of_collapse(op, extents_of(op.operands[0], system))
-    if op.name == "tensor.concat":
-        dim, extents = op.attributes["dim"].value, extents_of(op.operands[0], system)
-        for piece in list(op.operands)[1:]:
-            extents[dim] = extents[dim] + extents_of(piece, system)[dim]
-        return extents
-    if op.name == "tensor.extract_slice":
-        segments = list(op.attributes["operandSegmentSizes"])
-        dynamic = list(op.operands)[segments[0] + segments[1] : sum(segments[:3])]
-    elif op.name in ("tensor.empty", "tensor.expand_shape"):
-        dynamic = [v for v in op.operands if isinstance(v.type, ir.IndexType)]
-    else:
-        raise _unknown(op)
-    symbols = {v: i for i, v in enumerate(system.operands)}
-    fresh = iter(dynamic)
-    extents = []
-    for d, size in enumerate(type_.shape):
-        extent = affine_of(next(fresh), symbols) if type_.is_dynamic_dim(d) else ir.AffineExpr.get_constant(size)
-        if extent is None:
-            raise _unknown(op)
-        extents.append(extent)
-    return extents
+    return _Symbolic(system).of(value)
 
 
-def _of_argument(value: ir.BlockArgument, system: ir.Operation) -> list[ir.AffineExpr]:
-    """By the argument's `parc.shape`, which is in terms of the function's symbols, its first arguments."""
-    block = value.owner
-    function = block.owner.operation
-    attributes = list(function.attributes["arg_attrs"]) if "arg_attrs" in function.attributes else []
-    own = attributes[value.arg_number] if attributes else {}
-    same = all(a == b for a, b in zip(system.operands, block.arguments, strict=False))
-    if "parc.shape" not in own or not same:
-        raise CompileError(f"the extents of argument {value.arg_number} are not known", system.location)
-    return list(own["parc.shape"].value.results)
+class _Symbolic(Extents[ir.AffineExpr]):
+    """Affine expressions, or products of such, in the symbols of one system."""
 
+    def __init__(self, system: ir.Operation) -> None:
+        self._system = system
+        self._symbols = {v: i for i, v in enumerate(system.operands)}
 
-def _of_collapse(op: ir.Operation, source: list[ir.AffineExpr]) -> list[ir.AffineExpr]:
-    type_ = op.results[0].type
-    extents = []
-    for i, group in enumerate(op.attributes["reassociation"]):
-        extent = ir.AffineExpr.get_constant(1 if type_.is_dynamic_dim(i) else type_.shape[i])
-        if type_.is_dynamic_dim(i):
-            for d in group:
-                factor = source[d.value]
-                extent = factor if isinstance(extent, ir.AffineConstantExpr) and extent.value == 1 else extent * factor
-        extents.append(extent)
-    return extents
+    def number(self, size: int) -> ir.AffineExpr:
+        return ir.AffineExpr.get_constant(size)
 
+    def named(self, size: ir.Value) -> ir.AffineExpr:
+        expr = affine_of(size, self._symbols)
+        if expr is None:
+            raise self._error(size)
+        return expr.maybe_downcast()
 
-def _unknown(op: ir.Operation) -> CompileError:
-    return CompileError(f"cannot express the shape of a value of '{op.name}' in the system's symbols", op.location)
+    def sum(self, terms: Sequence[ir.AffineExpr]) -> ir.AffineExpr:
+        return reduce(add, terms).maybe_downcast()
+
+    def product(self, factors: Sequence[ir.AffineExpr]) -> ir.AffineExpr:
+        return reduce(mul, factors, self.number(1)).maybe_downcast()
+
+    def apply(self, shape: ir.AffineMap, symbols: Sequence[ir.Value]) -> list[ir.AffineExpr]:
+        places = [affine_of(s, self._symbols) for s in symbols]
+        found = []
+        for expr in shape.results:
+            extent = substitute(expr, (), places)
+            if extent is None:
+                raise CompileError("a shape is in terms of what is no symbol of the system", self._system.location)
+            found.append(extent.maybe_downcast())
+        return found
+
+    def unknown(self, value: ir.Value) -> list[ir.AffineExpr]:
+        raise self._error(value)
+
+    def _error(self, value: ir.Value) -> CompileError:
+        op = defining_op(value)
+        what = "an argument" if op is None else f"a value of '{op.operation.name}'"
+        where = self._system.location if op is None else op.operation.location
+        return CompileError(f"cannot express the shape of {what} in the system's symbols", where)
