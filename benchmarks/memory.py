@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Measure the memory of a call beside what parc plans for it, and beside eager PyTorch: an LSTM stack as a loop.
+"""Measure the memory of a call beside what parc plans for it, and beside eager PyTorch: stacks of cells as loops.
+
+An LSTM, and a reversible cell, whose states a step with a small limit computes backwards.
 
 Each row is a process of its own. There the program runs once at a short length, which compiles everything; then the
 peak of the resident memory in one call at the full length is taken, without what was resident before that call: inputs,
@@ -7,6 +9,7 @@ parameters, the cotangent of the result, torch and the compiler. What is planned
 """
 
 import argparse
+import ctypes
 import json
 import subprocess
 import sys
@@ -15,7 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from cells import LstmLoop, Shape
+from arguments import arguments
+from cells import CoupledLoop, LstmLoop, Shape
 from common import Machine, markdown_table, progress, table, write_results, write_text
 from torch import Tensor, nn
 
@@ -26,11 +30,14 @@ SHAPE = Shape(4, 2048, 16, 256)
 QUICK_SHAPE = Shape(2, 512, 4, 32)
 SHORT = 8
 """Steps of the call that compiles."""
-COLUMNS = ("program", "pass", "limit", "planned", "peak", "of planned", "of eager")
+CELLS = {"LstmLoop": LstmLoop, "CoupledLoop": CoupledLoop}
+LIMITS = {"LstmLoop": "200MB", "CoupledLoop": "24MB"}
+QUICK_LIMITS = {"LstmLoop": "2MB", "CoupledLoop": "1MB"}
+COLUMNS = ("cell", "program", "pass", "limit", "planned", "peak", "of planned", "of eager")
 EXAMPLES = """examples:
   memory.py                              the forward pass and a training step, with and without a limit
   memory.py --shape 2,512,8,128          of another shape
-  memory.py --limit 150MB                another limit for the step in chunks
+  memory.py --limit 150MB                another limit for the step in chunks, of the LSTM
 """
 
 
@@ -41,6 +48,7 @@ class Case:
     program: str
     training: bool
     limit: int | None = None
+    cell: str = "LstmLoop"
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,7 @@ class Row:
     def cells(self, eager: int) -> list[str]:
         """The texts of the table's row; `eager` is what the same pass takes without parc."""
         return [
+            self.case.cell,
             self.case.program,
             "training step" if self.case.training else "forward",
             bytes_text(self.case.limit) if self.case.limit else "",
@@ -64,24 +73,29 @@ class Row:
         ]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Run the benchmark."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(words)
     shape = options.shape or (QUICK_SHAPE if options.quick else SHAPE)
     if options.case:
         print(json.dumps(asdict(run_case(Case(**json.loads(options.case)), shape, options.threads))))
         return 0
-    limit = options.limit or parse_bytes("2MB" if options.quick else "200MB")
-    cases = [Case(program, training) for training in (False, True) for program in ("eager", "parc")]
+    limits = {cell: parse_bytes(text) for cell, text in (QUICK_LIMITS if options.quick else LIMITS).items()}
+    limits["LstmLoop"] = options.limit or limits["LstmLoop"]
+    cases = []
+    for cell, limit in limits.items():
+        passes = (False, True) if cell == "LstmLoop" else (True,)
+        cases += [Case(program, training, cell=cell) for training in passes for program in ("eager", "parc")]
+        cases.append(Case("parc", True, limit, cell))
     rows = []
-    for case in [*cases, Case("parc", True, limit)]:
-        progress(f"{case.program}, {'training step' if case.training else 'forward'}")
+    for case in cases:
+        progress(f"{case.cell}, {case.program}, {'training step' if case.training else 'forward'}")
         rows.append(_in_process(case, shape, options.threads))
-    eager = {row.case.training: row.peak for row in rows if row.case.program == "eager"}
-    cells = [row.cells(eager[row.case.training]) for row in rows]
+    eager = {(row.case.cell, row.case.training): row.peak for row in rows if row.case.program == "eager"}
+    cells = [row.cells(eager[row.case.cell, row.case.training]) for row in rows]
     machine = Machine.describe(options.threads)
     if "-" not in (options.json, options.markdown):
-        print("\n".join([str(machine), f"LstmLoop at L,T,B,H = {shape}", "", table(COLUMNS, cells)]))
+        print("\n".join([str(machine), f"L,T,B,H = {shape}", "", table(COLUMNS, cells)]))
     if options.markdown:
         write_text(options.markdown, "\n\n".join([str(machine), markdown_table(COLUMNS, cells)]))
     if options.json:
@@ -93,7 +107,7 @@ def run_case(case: Case, shape: Shape, threads: int) -> Row:
     """Measure one program in this process."""
     torch.manual_seed(0)
     torch.set_num_threads(threads)
-    model = LstmLoop(shape.layers, shape.hidden)
+    model = CELLS[case.cell](shape.layers, shape.hidden)
     x = torch.randn(shape.steps, shape.batch, shape.hidden)
     cotangent = torch.randn_like(x)
     program: nn.Module = model
@@ -125,6 +139,7 @@ def _step(program: nn.Module, x: Tensor, cotangent: Tensor) -> Tensor:
 
 def _peak(call: Callable[[], Tensor]) -> int:
     """How far the resident memory of this process rises in a call."""
+    ctypes.CDLL(None).malloc_trim(0)  # what the compiler freed is not for the call to use again
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak before
     before = _status("VmRSS")
     result = call()
@@ -141,22 +156,18 @@ def _status(field: str) -> int:
 
 
 def _in_process(case: Case, shape: Shape, threads: int) -> Row:
-    arguments = ["--case", json.dumps(asdict(case)), "--shape", str(shape), "--threads", str(threads)]
-    done = subprocess.run([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    words = ["--case", json.dumps(asdict(case)), "--shape", str(shape), "--threads", str(threads)]
+    done = subprocess.run([sys.executable, __file__, *words], stdout=subprocess.PIPE, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
     return Row(case, found["planned"], found["peak"])
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="memory.py", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__, EXAMPLES, quick="a tiny shape: whether all of it works")
     parser.add_argument("--shape", type=Shape.parse, metavar="L,T,B,H", help=f"the stack (default {SHAPE})")
-    parser.add_argument("--limit", type=parse_bytes, metavar="AMOUNT", help="of the last row (default 200MB)")
-    parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch and of parc (default 2)")
-    parser.add_argument("--quick", action="store_true", help="a tiny shape: whether all of it works")
-    parser.add_argument("--markdown", metavar="FILE", help="write the table as Markdown; - for stdout")
-    parser.add_argument("--json", metavar="FILE", help="write machine and results as JSON; - for stdout")
+    parser.add_argument(
+        "--limit", type=parse_bytes, metavar="AMOUNT", help="of the LSTM's step in chunks (default 200MB)"
+    )
     parser.add_argument("--case", help=argparse.SUPPRESS)
     return parser
 

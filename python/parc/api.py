@@ -2,13 +2,16 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from torch import Tensor
 from torch_mlir import ir
 
 from parc.compiler import Compiler, Options
 from parc.memory import parse_bytes
+from parc.memory_report import MemoryReport, sizes_of, step_memory
 from parc.module import Model, Module, Source
+from parc.pipelines import stage_of
 from parc.poly.schedules import STRATEGIES
 from parc.report import Report, explain_module, explain_training
 
@@ -40,7 +43,8 @@ def compile(
     training: compile at once what a training step needs, for the parameters and example inputs that require a
         gradient; otherwise the first backward pass does.
     memory: what a training step may take, such as "256MB" or a number of bytes; a step that needs more goes through
-        the sequence in chunks, or is refused with the least number that would do.
+        the sequence in chunks, whose states are kept or, in reversible cells, computed backwards; or it is refused
+        with the least number that would do.
 
     The schedule is chosen for the sizes of the example, and right for all.  Raises `CompileError` for what cannot be
     compiled; calls raise `CallError` for arguments that do not fit.
@@ -79,8 +83,25 @@ def explain(
     compiler = Compiler(imported, _options(strategy, threads), source.name)
     if training:
         forward, backward = (compiler.schedule(program) for program in compiler.adjoint())
-        return explain_training(forward, backward, sizes)
-    return explain_module(compiler.schedule(), sizes)
+        return _with_step(explain_training(forward, backward, sizes), (forward, backward), compiler, sizes)
+    module = compiler.schedule()
+    report = explain_module(module, sizes)
+    if stage_of(module) in ("loops", "llvm"):
+        return report
+    program = compiler.planned(module)
+    at = sizes_of(program.signature, sizes or {}, report.sizes, compiler.sizes)
+    return replace(report, memory=MemoryReport(at, program.memory(tuple(at.values()))))
+
+
+def _with_step(
+    report: Report, modules: tuple[ir.Module, ir.Module], compiler: Compiler, sizes: Mapping[str, int] | None
+) -> Report:
+    """The report with what a training step takes."""
+    forward, backward = compiler.planned(modules[0]), compiler.planned(modules[1], sizes_given=True)
+    at = sizes_of(forward.signature, sizes or {}, report.sizes, compiler.sizes)
+    symbols = tuple(at.values())
+    step = step_memory(forward, backward, modules, symbols, "there is no limit")
+    return replace(report, memory=MemoryReport(at, forward.memory(symbols), step))
 
 
 def _arguments(example: Example) -> tuple[object, ...]:

@@ -1,6 +1,5 @@
 """Runs the pipelines on an imported program: from traces to a callable, checked against the original."""
 
-import io
 import re
 import sys
 import time
@@ -11,16 +10,18 @@ from torch import Tensor
 from torch_mlir import ir
 from torch_mlir.dialects import func
 
-from parc.codegen.irtools import argument_kind, find_function, walk
+from parc.codegen.irtools import argument_kind, copy_module, find_function, walk
 from parc.comparison import compare_results
 from parc.compiled import Compiled
 from parc.errors import CompileError, ParcError
 from parc.importers import Imported
 from parc.importers.imported import Original
 from parc.parameters import Parameters
-from parc.pipelines import run_pipeline, stage_of, stage_steps, stages_after
+from parc.pipelines import run_pipeline, stage_of, stage_steps, stages_after, steps_until
+from parc.planned import Planned
 from parc.runtime import Team
 from parc.runtime.executable import Arena, Executable
+from parc.runtime.team import usable_cpus
 from parc.sensitivity import Sources, sensitivities
 from parc.signature import Signature, TensorType, short_name
 
@@ -85,16 +86,21 @@ class Compiler:
         """What compiled programs are compared with."""
         return self._imported.original
 
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """The symbols' values in the example call."""
+        return self._imported.sizes
+
     def schedule(self, derived: ir.Module | None = None) -> ir.Module:
         """The program, or one derived from it, with scheduled systems; at a later stage if it was imported at one."""
-        module = _copy(self._imported.module) if derived is None else derived
+        module = copy_module(self._imported.module) if derived is None else derived
         done = self._stage if derived is None else "adjoint"
         self._run(module, stages_after(done, "schedule"))
         return module
 
     def copy(self) -> ir.Module:
         """A copy of the program, at the stage that it is at."""
-        return _copy(self._imported.module)
+        return copy_module(self._imported.module)
 
     def derive(self, module: ir.Module) -> "Compiler":
         """The compiler of a program that was made from a copy of this one; on the same team, in the same arena."""
@@ -106,7 +112,7 @@ class Compiler:
 
     def inference(self, tensors: Mapping[str, Tensor]) -> tuple[Program, Parameters]:
         """The program, compared with the original, and its parameters: `tensors` by name, in their order."""
-        program = self._assemble(_copy(self._imported.module), self._stage)
+        program = self._assemble(copy_module(self._imported.module), self._stage)
         types = program.run.signature.parameters
         _check_names(types, tensors)
         parameters = Parameters(types, tensors, self._imported.owner)
@@ -131,7 +137,8 @@ class Compiler:
             raise CompileError(
                 f"cannot differentiate IR at the stage '{self._stage}': training starts from systems without schedules"
             )
-        module = _copy(self._imported.module)
+        module = copy_module(self._imported.module)
+        module.operation.attributes["parc.trained"] = ir.UnitAttr.get(module.context)
         _refuse_complex(_main(module))
         names = _name_arguments(_main(module))
         self._run(module, ["adjoint"], [names[i] for i in wanted])
@@ -141,15 +148,30 @@ class Compiler:
         """The forward and the backward program of a training step."""
         self._progress = Progress(f"{self._name} for training")
         forward, backward = self.adjoint(wanted)
-        return self._assemble(forward, "adjoint"), self._assemble(backward, "adjoint", sizes_given=True)
+        return self.program(forward), self.program(backward, sizes_given=True)
+
+    def program(self, derived: ir.Module, *, sizes_given: bool = False) -> Program:
+        """A program derived from this one, at the stage "adjoint"; with `sizes_given`, calls say what the sizes are."""
+        return self._assemble(derived, "adjoint", sizes_given=sizes_given)
+
+    def planned(self, scheduled: ir.Module, *, sizes_given: bool = False) -> Planned:
+        """What a scheduled program takes, without making code; with `sizes_given`, calls say what the sizes are."""
+        module = copy_module(scheduled)
+        self._run(module, stages_after("schedule", "loops"))
+        signature = self._signature(module, sizes_given=sizes_given)
+        run_pipeline(module, steps_until(stage_steps("llvm"), "plan-buffers"))
+        return Planned.of(module, signature, self._options.threads or usable_cpus())
+
+    def _signature(self, module: ir.Module, *, sizes_given: bool) -> Signature:
+        return Signature.of(_main(module), self._imported.least, self._imported.unsigned, sizes_given=sizes_given)
 
     def _assemble(self, module: ir.Module, done: str | None, *, sizes_given: bool = False) -> Program:
         """From the stage `done` to a callable; with `sizes_given`, calls say what the sizes are."""
         stages = stages_after(done, "schedule")
         self._run(module, stages)
-        scheduled = _copy(module)
+        scheduled = copy_module(module)
         self._run(module, stages_after("schedule" if stages else done, "loops"))
-        signature = Signature.of(_main(module), self._imported.least, self._imported.unsigned, sizes_given=sizes_given)
+        signature = self._signature(module, sizes_given=sizes_given)
         self._run(module, stages_after("loops", "llvm"))
         self._progress("machine code")
         if self._team is None:
@@ -198,13 +220,6 @@ def _name_arguments(main: func.FuncOp) -> list[str]:
         attribute["parc.name"] = ir.StringAttr.get(name, main.context)
     main.arg_attrs = ir.ArrayAttr.get([ir.DictAttr.get(a, main.context) for a in attributes], main.context)
     return names
-
-
-def _copy(module: ir.Module) -> ir.Module:
-    """A copy that keeps the places in the user's files, which text does not."""
-    code = io.BytesIO()
-    module.operation.write_bytecode(code)
-    return ir.Module.parse(code.getvalue(), module.context)
 
 
 def _machine_code(module: ir.Module, signature: Signature, team: Team, arena: Arena) -> Executable:

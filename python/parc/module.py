@@ -17,6 +17,7 @@ from parc.errors import CallError
 from parc.importers import Imported, import_model, import_path
 from parc.importers.imported import Structure
 from parc.memory import Memory
+from parc.memory_report import MemoryReport, sizes_of
 from parc.parameters import Parameters
 from parc.report import Report, explain_module, explain_training
 from parc.signature import short_name
@@ -64,6 +65,8 @@ class _Built:
     """The parts of the original and whether they were training, where that matters."""
     autocast: torch.dtype | None
     """What `torch.autocast` was set to."""
+    sizes: Mapping[str, int]
+    """The values of the symbols in the example call."""
 
 
 class Module(nn.Module):
@@ -112,7 +115,7 @@ class Module(nn.Module):
         parts = owner.modules() if imported.mode_matters else ()
         steps = Training(compiler, program.run, parameters, self._memory)
         modes = tuple((p, p.training) for p in parts)
-        built = _Built(program, parameters, steps, imported.structure, modes, autocast)
+        built = _Built(program, parameters, steps, imported.structure, modes, autocast, imported.sizes)
         if training:
             steps.prepare(imported.structure.flatten(args, kwargs) if args or kwargs else ())
         self.__dict__["_built"] = built
@@ -130,16 +133,22 @@ class Module(nn.Module):
         return built.training.memory(wanted, symbols) if wanted else built.program.run.memory(symbols)
 
     def explain(self, sizes: Mapping[str, int] | None = None) -> Report:
-        """Report on the equations, dependences and schedule, of both programs once a training step was compiled.
+        """Report on the equations, dependences, schedule and memory, of both programs once a step was compiled.
 
         sizes: values of the symbols, for the numbers.
         """
         if self._built is None:
             raise CallError("not compiled yet: call it once, or give parc.compile example inputs")
-        step = self._built.training.latest()
-        if step is not None:
-            return explain_training(step.forward.scheduled, step.backward.scheduled, sizes)
-        return explain_module(self._built.program.scheduled, sizes)
+        program, training = self._built.program, self._built.training
+        step = training.latest()
+        if step is None:
+            report = explain_module(program.scheduled, sizes)
+        else:
+            report = explain_training(step.forward.scheduled, step.backward.scheduled, sizes)
+        at = sizes_of(program.run.signature, sizes or {}, report.sizes, self._built.sizes)
+        symbols = tuple(at.values())
+        memory = None if step is None else training.report(step, symbols)
+        return replace(report, memory=MemoryReport(at, program.run.memory(symbols), memory))
 
     def _share(self, original: nn.Module) -> None:
         """Make the original's registries this module's own, so that all of `nn.Module` works on them."""

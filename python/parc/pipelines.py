@@ -54,6 +54,7 @@ PIPELINES: dict[str, tuple[str, ...]] = {
     ),
     "schedule": (
         "split-products",
+        "fold-slices",
         "canonicalize",
         "cse",
         "solve-affine{solver=$strategy threads=$threads sizes=$sizes}",
@@ -176,6 +177,12 @@ def stage_steps(
     listed = ",".join(f"{name}={size}" for name, size in (sizes or {}).items())
     text = Template(text).substitute(strategy=strategy, threads=threads, sizes=listed, wrt=",".join(wrt))
     return parse_pipeline(text)
+
+
+def steps_until(steps: Sequence[Step], last: str) -> list[Step]:
+    """The steps up to and including the pass of this name."""
+    names = [step.name if isinstance(step, Pass) else step for step in steps]
+    return list(steps[: names.index(last) + 1])
 
 
 def parse_pipeline(text: str) -> list[Step]:

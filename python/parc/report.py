@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch_mlir import ir
 
+from parc.memory_report import MemoryReport
 from parc.poly.affine import dimension_names, with_names
 from parc.poly.dependences import Dependence, check_system, dependences
 from parc.poly.formula import Number
@@ -14,8 +15,9 @@ from parc.poly.legality import check_schedule
 from parc.poly.model import Equation, System, build, systems
 from parc.poly.picture import svg
 from parc.poly.plan import sizes_for_reports
+from parc.poly.schedules import SOLVERS
 from parc.poly.totals import Totals, totals
-from parc.poly.wavefront import waves
+from parc.poly.wavefront import Layer, waves
 from parc.poly.words import needs
 from parc.structure_report import StructureReport, explain_structure
 
@@ -60,8 +62,8 @@ class SystemReport(Summary):
     why: str
     picture: str
     """The schedule as SVG, at small sizes."""
-    structure: StructureReport
-    """The system as a block matrix, and what each way to solve it takes."""
+    structure: StructureReport | None
+    """The system as a block matrix, and what each way to solve it takes; None for a solver's tree."""
 
     def __str__(self) -> str:
         lines = [
@@ -79,10 +81,14 @@ class SystemReport(Summary):
             f"Schedule: {self.strategy or 'given'}, {self.distribute} shared among the threads",
             *_indented(self.schedule.values()),
             f"Why: {self.why}",
-            "",
-            str(self.structure),
+            *(["", str(self.structure)] if self.structure is not None else []),
         ]
         return "\n".join(lines)
+
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """All pictures, as SVG."""
+        return (self.picture,) if self.structure is None else (self.picture, self.structure.picture)
 
     def _waves_in_words(self) -> str:
         """` (4 layers + 128 steps - 1)` where the waves are that many."""
@@ -103,11 +109,16 @@ class Report(Summary):
     systems: tuple[SystemReport, ...]
     backward: "Report | None" = None
     """The backward program, which the numbers do not count, where there is one."""
+    memory: MemoryReport | None = None
+    """What a call takes, or a training step."""
 
     def __str__(self) -> str:
         if self.backward is None:
-            return self._text()
-        return f"=== Forward ===\n{self._text()}\n\n=== Backward ===\n{self.backward}"
+            return self._text() if self.memory is None else f"{self._text()}\n\n{self.memory}"
+        text = f"=== Forward ===\n{self._text()}\n\n=== Backward ===\n{self.backward}"
+        if self.memory is None:
+            return text
+        return f"{text}\n\n=== Memory of a training step{_at(self.memory.sizes)} ===\n{self.memory}"
 
     def _text(self) -> str:
         if not self.systems:
@@ -119,10 +130,16 @@ class Report(Summary):
             parts += [f"--- {number} ---", str(system), ""]
         return "\n".join(parts).rstrip()
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The sizes of all symbols of the systems."""
+        own = {name: size for system in self.systems for name, size in system.sizes.items()}
+        return own if self.backward is None else self.backward.sizes | own
+
     def to_html(self) -> str:
         """The report as a piece of HTML."""
         systems = (*self.systems, *(self.backward.systems if self.backward is not None else ()))
-        pictures = "".join(f"<figure>{p}</figure>" for s in systems for p in (s.picture, s.structure.picture))
+        pictures = "".join(f"<figure>{p}</figure>" for s in systems for p in s.pictures)
         return f'<div class="parc-report">{pictures}<pre>{escape(str(self))}</pre></div>'
 
     def save(self, path: str | Path) -> None:
@@ -164,7 +181,7 @@ def schedule_comment(module: ir.Module) -> str:
         for number, system in enumerate(built):
             if any(e.time is None for e in system.equations):
                 continue
-            numbers = totals(system, waves(system, dependences(system))).numbers(at)
+            numbers = totals(system, _layers(system, dependences(system))).numbers(at)
             lines += [
                 f"// system {number}: {len(system.equations)} equations{_at(_of(system, at))}",
                 f"//   strategy: {system.strategy or 'given'}, distribute: {system.distribute}",
@@ -177,7 +194,7 @@ def _explain(system: System, at: Mapping[str, int]) -> tuple[SystemReport, Total
     flow = dependences(system)
     check_system(system)
     check_schedule(system, flow)
-    layers = waves(system, flow)
+    layers = _layers(system, flow)
     own = totals(system, layers)
     report = SystemReport(
         **own.numbers(at),
@@ -191,9 +208,19 @@ def _explain(system: System, at: Mapping[str, int]) -> tuple[SystemReport, Total
         schedule={e.name: _time_text(system, e) for e in system.equations},
         why=system.why or "it was given",
         picture=svg(system, at),
-        structure=explain_structure(system, flow, layers, _of(system, at)),
+        structure=None if _is_solved(system) else explain_structure(system, flow, layers, _of(system, at)),
     )
     return report, own
+
+
+def _is_solved(system: System) -> bool:
+    """Is this a tree of compositions, in place of the system that somebody wrote?"""
+    return system.strategy in SOLVERS
+
+
+def _layers(system: System, flow: Sequence[Dependence]) -> tuple[Layer, ...] | None:
+    """The waves; a solver's tree has no others than its own steps."""
+    return None if _is_solved(system) else waves(system, flow)
 
 
 def _of(system: System, sizes: Mapping[str, int]) -> dict[str, int]:

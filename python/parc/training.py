@@ -18,6 +18,7 @@ from parc.compiled import Compiled
 from parc.compiler import Compiler, Program
 from parc.errors import CallError, CompileError
 from parc.memory import Memory, Need, bytes_text
+from parc.memory_report import StepMemory, step_memory
 from parc.parameters import Parameters, Snapshot
 from parc.sensitivity import Sources
 from parc.signature import TensorType
@@ -94,6 +95,22 @@ class Step:
         programs = (self.forward.run, self.backward.run)
         return Need(sum(t.bytes(symbols) for t in saved), max(p.arena_bytes(symbols) for p in programs))
 
+    def report(self, symbols: tuple[int, ...], why: str) -> StepMemory:
+        """What the step saves and computes again; `why` it was chosen."""
+        modules = self.forward.scheduled, self.backward.scheduled
+        return step_memory(self.forward.run, self.backward.run, modules, symbols, why)
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """How a training step of some sizes keeps to its limit."""
+
+    step: "Step | ChunkedStep"
+    need: Need
+    why: str
+    refusal: str = ""
+    """What is wrong where no way keeps to the limit; the step is then the one that takes least."""
+
 
 class Training:
     """The training of one program: its steps, one for each set of arguments that get a gradient."""
@@ -167,40 +184,67 @@ class Training:
         )
         return replace(call, prepared=prepared, arena=need.working, places=(), saved=need.saved, gradients=gradients)
 
+    def report(self, step: Step, symbols: tuple[int, ...]) -> StepMemory:
+        """What a step takes at these sizes, in the way that keeps the limit, or takes least."""
+        plan = self.plan(step, symbols)
+        report = plan.step.report(symbols, plan.refusal or plan.why)
+        return replace(report, plan="refused") if plan.refusal else report
+
     def fitting(self, step: Step, symbols: tuple[int, ...]) -> "Step | ChunkedStep":
         """The step itself where it keeps the memory limit at these sizes, else one that keeps states alone between
         chunks of the sequence; `CallError` when that takes too much, too."""
-        if self._memory is None:
-            return step
+        plan = self.plan(step, symbols)
+        if plan.refusal:
+            raise CallError(plan.refusal)
+        return plan.step
+
+    def plan(self, step: Step, symbols: tuple[int, ...]) -> MemoryPlan:
+        """The fastest way that keeps the memory limit at these sizes."""
         need = step.need(symbols)
+        if self._memory is None:
+            return MemoryPlan(step, need, "there is no limit")
+        limit = bytes_text(self._memory)
         if need.total <= self._memory:
-            return step
+            return MemoryPlan(step, need, f"it keeps to the limit of {limit}")
+        best: Step | ChunkedStep = step
+        least = need
         chunked, reason = self._in_chunks(step.wanted)
         if chunked is not None:
-            need = min(need, chunked.need(symbols), key=lambda n: n.total)
-            if need.total <= self._memory:
-                return chunked
+            in_chunks = chunked.need(symbols)
+            if in_chunks.total <= self._memory:
+                reasons = (
+                    f"a full save takes {bytes_text(need.total)}, the limit is {limit}",
+                    chunked.why(symbols),
+                    reason,
+                )
+                return MemoryPlan(chunked, in_chunks, "; ".join(filter(None, reasons)))
+            if in_chunks.total < need.total:
+                best, least = chunked, in_chunks
         names = self._program.signature.symbols
         where = ", ".join(f"{name}={size}" for name, size in zip(names, symbols, strict=True))
-        raise CallError(
-            f"a training step{f' at {where}' if where else ''} takes at least {need}; "
-            f"the limit is {bytes_text(self._memory)}{f' (it has no chunks: {reason})' if reason else ''}"
+        refusal = (
+            f"a training step{f' at {where}' if where else ''} takes at least {least}; "
+            f"the limit is {limit}{f' ({reason})' if reason else ''}"
         )
+        return MemoryPlan(best, least, "it takes least", refusal)
 
     def _in_chunks(self, wanted: Arguments) -> "tuple[ChunkedStep | None, str]":
-        """The step for these arguments in chunks, or why there is none; compiles it the first time."""
+        """The step for these arguments in chunks, and what it cannot do and why; compiles it the first time."""
+        from parc.chunks.systems import NoChunksError
         from parc.chunks.training import chunked_step  # it is made from steps
 
         with self._lock:
             if wanted not in self._chunked:
                 try:
-                    chunked = chunked_step(self._compiler, wanted)
-                except CompileError as e:
-                    self._chunked[wanted] = None, str(e)
+                    chunked, reason = chunked_step(self._compiler, wanted)
+                except NoChunksError as e:
+                    self._chunked[wanted] = None, f"it has no chunks: {e}"
                 else:
                     self._compare(chunked)
                     chunked.limit = self._memory
-                    self._chunked[wanted] = chunked, ""
+                    if reason:
+                        reason = f"states cannot be computed backwards: {reason}"
+                    self._chunked[wanted] = chunked, reason
             return self._chunked[wanted]
 
     def _compare(self, step: "Step | ChunkedStep") -> None:

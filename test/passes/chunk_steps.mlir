@@ -6,7 +6,7 @@
 // CHECK-DAG: #[[ALL:.*]] = affine_map<()[s0, s1] -> ()>
 // CHECK-DAG: #[[STATE:.*]] = affine_map<()[s0, s1] -> (s1, 8)>
 // CHECK: func.func @main(%[[T:.*]]: index {{.*}}, %[[B:.*]]: index {{.*}}, %{{.*}}: tensor<?x?x8xf32> {{.*}}, %[[STATE0:.*]]: tensor<?x8xf32> {parc.kind = "input", parc.name = "state0", parc.shape = #[[STATE]]}, %{{.*}}: tensor<8x8xf32>
-// CHECK-SAME: -> (tensor<?x?x8xf32> {parc.name = "y"}, tensor<?x8xf32> {parc.name = "state1", parc.shape = #[[STATE]]})
+// CHECK-SAME: -> (tensor<?x?x8xf32> {parc.name = "y"}, tensor<?x8xf32> {parc.kind = "state", parc.name = "state1", parc.shape = #[[STATE]]})
 // CHECK: "parc.boundary"(%{{.*}}, %[[STATE0]]) {{{.*}}of = #[[ALL]]
 // CHECK: %[[H:.*]] = "parc.array"
 // CHECK: %[[Y:.*]] = tensor.extract_slice %[[H]][1, 0, 0]
@@ -16,7 +16,7 @@
 
 // FIRST: func.func @main
 // FIRST-NOT: state0
-// FIRST: -> (tensor<?x?x8xf32> {parc.name = "y"}, tensor<?x8xf32> {parc.name = "state1"
+// FIRST: -> (tensor<?x?x8xf32> {parc.name = "y"}, tensor<?x8xf32> {parc.kind = "state", parc.name = "state1"
 // FIRST: linalg.fill
 // FIRST: "parc.boundary"
 

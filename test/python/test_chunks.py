@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch_mlir import ir
 
 import parc
-from parc.chunks.training import ChunkedStep, chunked_step
+from parc.chunks.systems import NoChunksError
+from parc.chunks.training import ChunkedStep, Pace, chunked_step
 from parc.compiler import Compiler, Options
 from parc.errors import CompileError
 from parc.module import Source
@@ -51,7 +52,7 @@ def build(model: nn.Module, inputs: Sequence[Tensor]) -> tuple[ChunkedStep, Snap
     count = len(inputs)
     wanted = [i for i, t in enumerate(inputs) if t.is_floating_point()]
     wanted += range(count, count + len(program.run.signature.parameters))
-    return chunked_step(compiler, tuple(wanted)), parameters.current(), program.run.sizes(inputs)
+    return chunked_step(compiler, tuple(wanted))[0], parameters.current(), program.run.sizes(inputs)
 
 
 @pytest.mark.parametrize("kind", [Characters, BatchFirst])
@@ -70,7 +71,7 @@ def test_gradients_are_those_of_eager_for_any_length_of_chunks(kind: type[nn.Mod
     arguments = (*given, *parameters.tensors)
     references = torch.autograd.grad(expected, [arguments[i] for i in step.wanted], cotangents)
     for length in (1, 2, 3, STEPS, 4 * STEPS):
-        step.length = length
+        step.pace = Pace(length)
         results, _ = step.run_forward(sizes, inputs, parameters)
         for result, reference in zip(results, expected, strict=True):
             torch.testing.assert_close(result, reference.detach(), rtol=0, atol=1e-6)
@@ -79,8 +80,17 @@ def test_gradients_are_those_of_eager_for_any_length_of_chunks(kind: type[nn.Mod
 
 
 def test_a_bidirectional_model_has_no_chunks() -> None:
-    with pytest.raises(CompileError, match="step"):
+    with pytest.raises(NoChunksError, match="step"):
         build(nn.LSTM(UNITS, UNITS, bidirectional=True), [torch.randn(STEPS, BATCH, UNITS)])
+
+
+def test_an_error_that_is_no_reason_against_chunks_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(module: ir.Module, *, continues: bool) -> None:
+        raise CompileError("broken")
+
+    monkeypatch.setattr("parc.chunks.training.make_chunk", broken)
+    with pytest.raises(CompileError, match="^broken$"):
+        parc.compile(nn.RNN(2, 2), (torch.randn(99, 1, 2),), threads=1, memory="1kB", training=True)
 
 
 def test_a_limit_is_kept_by_way_of_chunks_or_refused_with_the_least_number() -> None:
@@ -100,4 +110,4 @@ def test_a_limit_is_kept_by_way_of_chunks_or_refused_with_the_least_number() -> 
     planned = limited.memory(x)
     assert planned.saved + planned.arena <= limit
     with pytest.raises(CompileError, match="takes at least"):
-        parc.compile(model, (x,), threads=1, memory="1kB", training=True)
+        parc.compile(nn.RNN(UNITS, UNITS), (x,), threads=1, memory="1kB", training=True)

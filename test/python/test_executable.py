@@ -273,6 +273,46 @@ def test_elementwise_of_any_type(code: str, element: str, result: str) -> None:
     check(elementwise(code, None, element, result), (4, 19), [x])
 
 
+def transposes(element: str, rows: int | None, columns: int | None) -> str:
+    """`@main` that gives x [L, rows, columns] with its dimensions in three other orders."""
+    extents = {"L": "?", "M": "?" if rows is None else rows, "N": "?" if columns is None else columns}
+    whole = f"affine_map<()[L, M, N] -> (L, {rows or 'M'}, {columns or 'N'})>"
+    orders = [(0, 2, 1), (2, 0, 1), (1, 2, 0)]
+
+    def type_(order: Sequence[int]) -> str:
+        return f"tensor<{'x'.join(str(list(extents.values())[d]) for d in order)}x{element}>"
+
+    code = ""
+    for i, order in enumerate(orders):
+        sizes = ", ".join(f"%{list(extents)[d]}" for d in order if list(extents.values())[d] == "?")
+        code += f"""
+          %e{i} = tensor.empty({sizes}) : {type_(order)}
+          %y{i} = linalg.transpose ins(%x : {type_(range(3))}) outs(%e{i} : {type_(order)})
+              permutation = {list(order)}"""
+    symbols = ", ".join(f'%{s}: index {{parc.kind = "symbol", parc.name = "{s}"}}' for s in extents)
+    return f"""
+    func.func @main({symbols}, %x: {type_(range(3))} {{parc.shape = {whole}}})
+        -> ({", ".join(map(type_, orders))}) {{{code}
+      return %y0, %y1, %y2 : {", ".join(map(type_, orders))}
+    }}"""
+
+
+@pytest.mark.parametrize(
+    ("element", "rows", "columns"),
+    [
+        *[(element, None, None) for element in ("f32", "f64", "i64", "i8")],
+        *[("f32", *sizes) for sizes in ((32, 64), (21, 37), (40, None), (5, 40), (40, 5))],
+    ],
+)
+def test_transposes_of_any_size(element: str, rows: int | None, columns: int | None) -> None:
+    program = Program(transposes(element, rows, columns), 2)
+    for sizes in ((1, 1, 1), (2, 16, 32), (3, 33, 17), (17, 5, 40), (0, 40, 40), (2, 40, 0)):
+        shape = (sizes[0], sizes[1] if rows is None else rows, sizes[2] if columns is None else columns)
+        x = np.arange(np.prod(shape)).reshape(shape).astype(element.replace("f", "float").replace("i", "int"))
+        for got, want in zip(program(shape, [x], ()), program.expected(shape, [x], ()), strict=True):
+            np.testing.assert_array_equal(got, want)
+
+
 def reduction(code: str, start: str, along: int) -> str:
     """`@main` that reduces x [N, M] along one dimension; `code` computes %y from the element %a and the total %o."""
     keep, type_ = "ji"[along], "tensor<?xf32>"

@@ -14,10 +14,15 @@ from models import LayerOuterLstm, Recurrence, ResetGru
 from torch import Tensor, nn
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
+from torch_mlir import ir
 
 import parc
 from parc.autodiff import scalar
+from parc.codegen.irtools import walk
+from parc.compiler import Compiler, Options
+from parc.errors import source_line
 from parc.memory import bytes_text, parse_bytes
+from parc.module import Source
 from parc.tools.opt import main
 
 R = torch.randn
@@ -456,6 +461,15 @@ def test_reports_have_both_programs(recurrence: tuple[Recurrence, parc.Module]) 
     assert parc.explain(Recurrence(), R(6, 3, 8)).backward is None
 
 
+def test_errors_in_the_backward_program_can_name_the_line_of_the_model() -> None:
+    imported = Source(Recurrence()).load((R(6, 3, 8),), {}, ir.Context())
+    _, backward = Compiler(imported, Options(), "model").adjoint()
+    equations = walk(backward.operation, "parc.equation")
+    places = [source_line(op.location) for equation in equations for op in (equation, *walk(equation, "arith.mulf"))]
+    assert len(places) > len(equations) > 0
+    assert all(re.search(r"models\.py:\d+", place) for place in places)
+
+
 def test_an_operator_without_derivative_is_told_with_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(scalar._PARTIALS, "math.tanh")
     compiled = parc.compile(Pointwise(), R(3, 5))
@@ -515,6 +529,39 @@ def test_a_memory_limit_is_obeyed_or_refused() -> None:
     with pytest.raises(parc.CompileError, match="a training step at B=4000"):
         parc.compile(model, R(4000, 5), training=True, memory="8kB")
     same_gradients(parc.compile(model, R(4000, 5), training=True, memory=least[1]), model, R(4000, 5))
+
+
+def test_reports_tell_the_memory_of_a_step(recurrence: tuple[Recurrence, parc.Module]) -> None:
+    model, compiled = recurrence
+    x = R(50, 3, 8)
+    call, step = compiled.memory(x), compiled.explain({"T": 50, "B": 3}).memory.step
+    assert (step.plan, step.why) == ("full save", "there is no limit")
+    assert (step.need.saved, step.need.working, step.gradients) == (call.saved, call.arena, call.gradients)
+    assert sum(array.bytes for array in step.saved) == call.saved
+    assert any(array.type.startswith("float32[T") for array in step.saved)
+    uncompiled = parc.explain(model, x, threads=2, training=True).memory.step
+    assert (uncompiled.saved, uncompiled.recomputed, uncompiled.need) == (step.saved, step.recomputed, step.need)
+    text = str(compiled.explain({"T": 50, "B": 3}))
+    assert "=== Memory of a training step, numbers at T=50, B=3 ===" in text
+    assert "Computed again" in text and "Plan      full save: there is no limit" in text
+    (line,) = (line for line in str(parc.explain(model, x)).splitlines() if line.startswith("Memory"))
+    assert "of results" in line
+
+
+def test_reports_tell_the_plan_and_why() -> None:
+    model, x = nn.GRU(4, 6), R(200, 2, 4)
+    whole = parc.compile(model, x, training=True, threads=1).explain().memory.step
+    limited = parc.compile(model, x, training=True, threads=1, memory=whole.need.total * 2 // 3)
+    step = limited.explain().memory.step
+    assert re.fullmatch(r"chunks of \d+ steps", step.plan)
+    assert step.why.startswith(f"a full save takes {bytes_text(whole.need.total)}, the limit is")
+    assert "states cannot be computed backwards" in step.why
+    assert step.need.total == limited.memory(x).saved + limited.memory(x).arena
+    assert (step.results, step.gradients) == (whole.results, whole.gradients)
+    assert any(array.name == "between chunks" for array in step.saved)
+    assert "the forward pass of each chunk" in step.recomputed
+    refused = limited.explain({"T": 10**7}).memory.step
+    assert refused.plan == "refused" and "takes at least" in refused.why
 
 
 # Files.

@@ -24,6 +24,8 @@ class EquationAdjoint:
     seeds: dict[ir.Operation, ir.Value] = field(default_factory=dict)
     """`parc.write` of the forward body -> a stand-in for the cotangent of what it writes."""
     uses: list["Use"] = field(default_factory=list)
+    recomputed: list[str] = field(default_factory=list)
+    """What the adjoint computes again of the forward body (`words`)."""
 
     @property
     def name(self) -> str:

@@ -1,6 +1,6 @@
 """The adjoint of `@main`: forward and backward pass in one function, then cut in two where that keeps least."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 
 from torch_mlir import ir
 from torch_mlir.dialects import func
@@ -12,9 +12,11 @@ from parc.autodiff.irtools import body_of, hoist_invariants, named, remove_unuse
 from parc.autodiff.reverse import Reverse
 from parc.autodiff.stores import define_results
 from parc.autodiff.system import SystemAdjoint
+from parc.autodiff.words import words
 from parc.codegen.irtools import (
     argument_kind,
     captured_values,
+    copy_module,
     find_function,
     run_pipeline,
     terminator,
@@ -42,7 +44,7 @@ def differentiate(module: ir.Module, wrt: Sequence[str]) -> None:
 
 def programs(module: ir.Module) -> tuple[ir.Module, ir.Module]:
     """The forward and the backward program of a differentiated module, each with its function as `@main`."""
-    forward, backward = (ir.Module.parse(str(module), module.context) for _ in range(2))
+    forward, backward = copy_module(module), copy_module(module)
     for copy, name in ((forward, "backward"), (backward, "main")):
         function = find_function(copy, name)
         assert function is not None
@@ -84,6 +86,8 @@ class _Joint:
         self.result_types = list(main.type.results)
         self._block = main.entry_block
         self._active: set[ir.Value] = set(wanted)
+        self.recomputed: dict[str, list[str]] = {}
+        """What the systems of the backward pass compute again, by equation."""
         self._cotangents: dict[ir.Value, list[ir.Value]] = {}
 
     def append_adjoint(self) -> None:
@@ -172,6 +176,7 @@ class _Joint:
                 arrays[name] = add(arrays[name], cotangent, Sizes()) if name in arrays else cotangent
         for value, part in adjoint.run(arrays) if arrays else ():
             self._cotangents.setdefault(value, []).append(part)
+        self.recomputed |= adjoint.recomputed
 
     def _total(self, value: ir.Value) -> ir.Value | None:
         """The cotangent of a value, summed here; None where there is none."""
@@ -236,6 +241,7 @@ class _Cut:
         for value in saved:
             twins[value].replace_all_uses_with(block.add_argument(value.type, self._main.location))
         _return(copy, list(terminator(block).operands)[self._joint.results :])
+        self._note_recomputed(copy, {twins[r] for op in self._ops if op not in self._behind for r in op.results})
         remove_unused(block)
         attributes = [_attributes(a) for a in self._main.arg_attrs]
         attributes += [_input(f"saved{i}") for i in range(len(saved))]
@@ -252,6 +258,19 @@ class _Cut:
         gradients = _result_attributes(self._main)[self._joint.results :]
         copy.attributes["res_attrs"] = ir.ArrayAttr.get([ir.DictAttr.get(g) for g in gradients])
         return copy
+
+    def _note_recomputed(self, backward: func.FuncOp, forward: Container[ir.Value]) -> None:
+        """Say in an attribute what the backward function computes again, for reports; `forward` are copies there."""
+        used, pending = set(), list(terminator(backward.entry_block).operands)
+        while pending:
+            value = pending.pop()
+            if value not in used and not isinstance(value.owner, ir.Block):
+                used.add(value)
+                pending += captured_values(value.owner)
+        own = words(o.operation for o in backward.entry_block.operations if _any(o, used) and _any(o, forward))
+        found = {"main": own, **self._joint.recomputed}
+        lists = {name: ir.ArrayAttr.get([ir.StringAttr.get(w) for w in ws]) for name, ws in found.items() if ws}
+        backward.attributes["parc.recomputed"] = ir.DictAttr.get(lists)
 
     def _shorten_main(self, saved: Sequence[ir.Value]) -> None:
         results = list(terminator(self._block).operands)[: self._joint.results]
@@ -281,6 +300,11 @@ class _Cut:
 
 def _results(block: ir.Block) -> list[ir.Value]:
     return [r for op in block.operations for r in op.operation.results]
+
+
+def _any(op: ir.OpView, values: Container[ir.Value]) -> bool:
+    """Whether one of an operation's results is among these values."""
+    return any(result in values for result in op.operation.results)
 
 
 def _return(function: func.FuncOp, values: Sequence[ir.Value]) -> None:

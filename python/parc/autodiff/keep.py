@@ -10,6 +10,7 @@ from parc.autodiff.irtools import body_of, create_unknown, is_outside, named, re
 from parc.autodiff.outside import box_of
 from parc.autodiff.sets import affine_map, identity
 from parc.autodiff.stacks import affine_extents
+from parc.autodiff.words import words
 from parc.codegen.irtools import captured_values
 
 
@@ -67,6 +68,8 @@ class Keep:
                 at = ir.AffineMapAttr(write.attributes["at"]).value
                 value.replace_all_uses_with(read(self._array(write.operands[1]), at, value.type))
         remove_unused(block)
+        copies = (o.operation for o in block.operations if any(r in local for r in o.operation.results))
+        adjoint.recomputed = words(copies)
 
     def _price(self, array: ir.Value, value: ir.Value) -> float:
         """What it costs to have an array in the backward pass; next to nothing where it is there already."""

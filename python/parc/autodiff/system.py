@@ -46,6 +46,8 @@ class SystemAdjoint:
         self._arrays: dict[ir.Value, ir.Value] = {}
         self.active = self._active_arrays()
         """The unknown arrays that depend differentiably on a wanted value, by name."""
+        self.recomputed: dict[str, list[str]] = {}
+        """What `run` leaves to be computed again, by equation."""
 
     def run(self, cotangents: Mapping[str, ir.Value]) -> list[Part]:
         """Emit everything; pairs of a captured value and a part of its cotangent."""
@@ -90,6 +92,8 @@ class SystemAdjoint:
         keep = Keep(self.system, self._array, outside.kept, self._symbols)
         for adjoint in adjoints:
             keep.cut(adjoint)
+            if adjoint.recomputed:
+                self.recomputed[adjoint.name] = adjoint.recomputed
             hoist_invariants(body_of(adjoint.op), new)
             if not named(body_of(adjoint.op), "parc.write"):
                 adjoint.op.erase()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch_mlir import ir
 from torch_mlir.dialects import affine, func, tensor
 
+from parc.chunks.complete import complete_steps
 from parc.chunks.steps import Along, follow
 from parc.chunks.systems import States, time_symbol
 from parc.codegen.irtools import arguments_of_kind, find_function, insert_arguments, symbol_arguments
@@ -28,13 +29,15 @@ class Chunked:
 def make_chunk(module: ir.Module, *, continues: bool) -> Chunked:
     """Make `@main` compute a chunk of its steps, in place: the first, or one that `continues` where another ended.
 
-    The last states become results, and the initial ones inputs where it continues.  CompileError when there is a step
+    The last states become results, and the initial ones inputs where it continues.  NoChunksError when there is a step
     that needs others than those before it, or too many of them.
     """
     main = find_function(module, "main")
     if main is None:
         raise CompileError("the module has no function @main")
     with module.context, ir.Location.unknown():
+        for system in systems(module):
+            complete_steps(system)
         built = [build(op) for op in systems(module)]
         name = time_symbol(built)
         position = built[0].symbols.index(name)
@@ -43,7 +46,7 @@ def make_chunk(module: ir.Module, *, continues: bool) -> Chunked:
         inputs = [_axis(follower.role(a)) for a in arguments_of_kind(main, "input")]
         results = [_axis(follower.role(v)) for v in end.operands]
         found = [(op, s) for op, arrays in follower.states.items() for s in arrays.values() if s.given]
-        _hand_on(main, found)
+        _hand_on(main, found, position)
         if continues:
             _take_over(main, found)
         count = sum(len(s.given) for _, s in found)
@@ -54,36 +57,35 @@ def _axis(role: object) -> int | None:
     return role.axis if isinstance(role, Along) else None
 
 
-def _hand_on(main: func.FuncOp, found: list[tuple[ir.Operation, States]]) -> None:
+def state_slice(main: func.FuncOp, unknown: ir.Operation, solved: ir.Value, at: ir.AffineExpr) -> ir.Value:
+    """One element of a solved array, emitted at the current insertion point; `at` is a function of the symbols."""
+    shape, type_ = unknown.attributes["shape"].value, unknown.results[0].type
+    symbols = symbol_arguments(main)
+
+    def size(expr: ir.AffineExpr) -> ir.Value:
+        return affine.AffineApplyOp(ir.AffineMap.get(0, shape.n_symbols, [expr]), symbols).result
+
+    offset = size(at)
+    sizes = [size(shape.results[d]) for d in range(1, type_.rank) if type_.is_dynamic_dim(d)]
+    tile, mark = _tile_type(type_), ir.ShapedType.get_dynamic_size()
+    offsets, extents, strides = [mark, *[0] * (type_.rank - 1)], [1, *tile.shape], [1] * type_.rank
+    return tensor.ExtractSliceOp(tile, solved, [offset], sizes, [], offsets, extents, strides).result
+
+
+def _hand_on(main: func.FuncOp, found: list[tuple[ir.Operation, States]], time: int) -> None:
     """Return the last states too."""
     end = main.entry_block.operations[len(main.entry_block.operations) - 1]
     values, attributes = list(end.operands), list(main.attributes["res_attrs"])
-    symbols = symbol_arguments(main)
+    state = {"parc.kind": ir.StringAttr.get("state")}
     with ir.InsertionPoint(end):
         for system, array in found:
             unknown = _unknown(system, array.name)
-            shape, type_ = unknown.attributes["shape"].value, unknown.results[0].type
-            whole = _taken(system, unknown)
+            shape = unknown.attributes["shape"].value
+            whole = taken(system, unknown)
             for place in array.places():
-                maps = [ir.AffineMap.get(0, shape.n_symbols, [e]) for e in shape.results]
-                steps = maps[0].results[0] - array.lead + place
-                offset = affine.AffineApplyOp(ir.AffineMap.get(0, shape.n_symbols, [steps]), symbols).result
-                dynamic = [d for d in range(1, type_.rank) if type_.is_dynamic_dim(d)]
-                sizes = [affine.AffineApplyOp(maps[d], symbols).result for d in dynamic]
-                tile = _tile_type(type_)
-                mark = ir.ShapedType.get_dynamic_size()
-                state = tensor.ExtractSliceOp(
-                    tile,
-                    whole,
-                    [offset],
-                    sizes,
-                    [],
-                    [mark, *[0] * (type_.rank - 1)],
-                    [1, *tile.shape],
-                    [1] * type_.rank,
-                ).result
-                attributes.append(ir.DictAttr.get(_attributes(f"state{len(values)}", shape)))
-                values.append(state)
+                steps = ir.AffineExpr.get_symbol(time) + place
+                attributes.append(ir.DictAttr.get(_attributes(f"state{len(values)}", shape) | state))
+                values.append(state_slice(main, unknown, whole, steps))
         func.ReturnOp(values)
     end.operation.erase()
     type_ = ir.FunctionType.get(main.type.inputs, [v.type for v in values])
@@ -119,7 +121,7 @@ def _tile_type(array: ir.RankedTensorType) -> ir.RankedTensorType:
     return ir.RankedTensorType.get(array.shape[1:], array.element_type)
 
 
-def _taken(system: ir.Operation, unknown: ir.Operation) -> ir.Value:
+def taken(system: ir.Operation, unknown: ir.Operation) -> ir.Value:
     """The solved array, which is taken out of the system once."""
     name = unknown.attributes["name"]
     for use in system.results[0].uses:

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from torch_mlir import ir
 from torch_mlir.dialects import linalg
 
-from parc.autodiff.extents import mixed
-from parc.chunks.systems import States, known_axis, states
+from parc.chunks.systems import NoChunksError, States, known_axis, states
 from parc.codegen.elements import splat
+from parc.codegen.extents import mixed
 from parc.codegen.irtools import captured_values
 from parc.codegen.sizes import Size, affine_of
-from parc.errors import CompileError
 from parc.poly.model import System
 
 _SIZED = ("tensor.empty", "tensor.extract_slice", "tensor.expand_shape", "tensor.dim", "tensor.splat")
@@ -64,7 +63,7 @@ class Follower:
     def role(self, value: ir.Value) -> Role:
         """How a value follows time."""
         if value in self._arrays:
-            raise CompileError("the states of all steps, the given ones too, are a result", value.owner.location)
+            raise NoChunksError("the states of all steps, the given ones too, are a result", value.owner.location)
         return self._roles.get(value)
 
     def _of_shape(self, shape: ir.AffineMap, function: ir.Operation) -> Role:
@@ -72,7 +71,7 @@ class Follower:
         if not moving:
             return None
         if len(moving) > 1 or shape.results[moving[0]] != self._symbol:
-            raise CompileError(f"an input of shape {shape} does not have one element for each step", function.location)
+            raise NoChunksError(f"an input of shape {shape} does not have one element for each step", function.location)
         return Along(moving[0], self._symbol)
 
     def _visit(self, op: ir.Operation) -> None:
@@ -87,7 +86,7 @@ class Follower:
             if all(isinstance(r.type, ir.IndexType) for r in op.results):
                 self._sized.update(op.results)
             elif op.name not in _SIZED:
-                raise CompileError("what is computed depends on the number of steps", op.location)
+                raise NoChunksError("what is computed depends on the number of steps", op.location)
         if any(v in self._arrays for v in captured):
             self._slice_of_states(op)
         elif op.name == "tensor.empty":
@@ -107,7 +106,7 @@ class Follower:
         for equation in system.equations:
             block = equation.op.regions[0].blocks[0]
             if any(list(a.uses) for a in block.arguments):
-                raise CompileError(f"{equation.name} depends on the number of the step", equation.op.location)
+                raise NoChunksError(f"{equation.name} depends on the number of the step", equation.op.location)
             reads = {a.op: a for a in equation.inputs}
             for member in (o.operation for o in block.operations):
                 values = [v for v in captured_values(member) if v in self._roles or v in self._sized]
@@ -116,10 +115,10 @@ class Follower:
                     role = self._roles.get(value)
                     fits = value not in self._sized and (role.axis if isinstance(role, Along) else None) == axis
                     if not fits or isinstance(role, End):
-                        raise CompileError("a step needs more of a value than its own step of it", member.location)
+                        raise NoChunksError("a step needs more of a value than its own step of it", member.location)
         for boundary in system.boundaries:
             if self._roles.get(boundary.op.operands[1]) is not None:
-                raise CompileError("an initial state depends on the steps", boundary.op.location)
+                raise NoChunksError("an initial state depends on the steps", boundary.op.location)
 
     def _array(self, op: ir.Operation) -> None:
         array = self.states[op.operands[0].owner.operation][ir.StringAttr(op.attributes["name"]).value]
@@ -131,7 +130,7 @@ class Follower:
     def _slice_of_states(self, op: ir.Operation) -> None:
         """All steps without the given states, or one of the last states."""
         if op.name != "tensor.extract_slice":
-            raise CompileError("the states of all steps, the given ones too, are used together", op.location)
+            raise NoChunksError("the states of all steps, the given ones too, are used together", op.location)
         array = self._arrays[op.operands[0]]
         offset, size = self._affine(mixed(op, "offsets")[0]), self._affine(mixed(op, "sizes")[0])
         kept = _kept_dimensions(op)
@@ -143,7 +142,7 @@ class Follower:
             if size == one and any(offset == self._symbol + k for k in range(array.lead)):
                 self._roles[op.results[0]] = End()
                 return
-        raise CompileError("some of the states are used, but neither all steps nor the last one", op.location)
+        raise NoChunksError("some of the states are used, but neither all steps nor the last one", op.location)
 
     # Code around them.
 
@@ -156,7 +155,7 @@ class Follower:
         extents = [next(sizes) if type_.is_dynamic_dim(d) else None for d in range(type_.rank)]
         moving = [d for d, v in enumerate(extents) if v in self._sized]
         if len(moving) > 1:
-            raise CompileError("a value has several elements for each pair of steps", op.location)
+            raise NoChunksError("a value has several elements for each pair of steps", op.location)
         return Along(moving[0], affine_of(extents[moving[0]], self._positions)) if moving else None
 
     def _along(self, op: ir.Operation) -> Role:
@@ -179,7 +178,7 @@ class Follower:
             roles = {self._roles.get(v) for v in op.operands if splat(v) is None}
             role = roles.pop() if len(roles) == 1 else None
         if role is None:
-            raise CompileError(f"'{op.name}' takes steps together, or counts them", op.location)
+            raise NoChunksError(f"'{op.name}' takes steps together, or counts them", op.location)
         return role
 
     def _structured(self, op: ir.Operation) -> Role:
@@ -263,5 +262,5 @@ def _kept_dimensions(op: ir.Operation) -> list[int]:
 
 
 def follow(function: ir.Operation, symbol: int, systems: Sequence[System]) -> Follower:
-    """How the values of a function follow time; CompileError where some do not."""
+    """How the values of a function follow time; NoChunksError where some do not."""
     return Follower(function, symbol, {system.op: system for system in systems})

@@ -12,6 +12,10 @@ from parc.poly.affine import SET
 from parc.poly.model import Access, Boundary, Equation, System
 
 
+class NoChunksError(CompileError):
+    """A program cannot run in chunks of steps; the message says why, and where."""
+
+
 @dataclass(frozen=True, eq=False)
 class States:
     """One array of a system over time: step t writes its element `t + lead`."""
@@ -27,18 +31,18 @@ class States:
 
 
 def time_symbol(systems: Sequence[System]) -> str:
-    """The symbol T such that all equations have the steps 0 <= t < T; CompileError when there is none."""
+    """The symbol T such that all equations have the steps 0 <= t < T; NoChunksError when there is none."""
     if not systems:
-        raise CompileError("the program has no recurrence that runs in chunks")
+        raise NoChunksError("the program has no recurrence that runs in chunks")
     for symbol in systems[0].symbols:
         if all(_runs_over(system, equation, symbol) for system in systems for equation in system.equations):
             return symbol
     equation = systems[0].equations[0]
-    raise CompileError("not all equations run over the same steps, from 0 on", equation.op.location)
+    raise NoChunksError("not all equations run over the same steps, from 0 on", equation.op.location)
 
 
 def states(system: System, symbol: str) -> dict[str, States]:
-    """The arrays of a system by name; CompileError unless every step reads of them only steps before or its own."""
+    """The arrays of a system by name; NoChunksError unless every step reads of them only steps before or its own."""
     position = system.symbols.index(symbol)
     found: dict[str, States] = {}
     for unknown in system.unknowns:
@@ -47,7 +51,7 @@ def states(system: System, symbol: str) -> dict[str, States]:
         lead = leads.pop() if len(leads) == 1 else None
         shape = unknown.op.attributes["shape"].value.results
         if lead is None or shape[0] != ir.AffineExpr.get_symbol(position) + lead or _names(shape[1:], position):
-            raise CompileError(f"{unknown.name} does not have one element for each step", unknown.op.location)
+            raise NoChunksError(f"{unknown.name} does not have one element for each step", unknown.op.location)
         given = tuple(b for b in system.boundaries if b.target.array == unknown.name)
         for boundary in given:
             _check_boundary(boundary, lead, position)
@@ -56,7 +60,7 @@ def states(system: System, symbol: str) -> dict[str, States]:
         for read in equation.reads:
             offset = _offset(read, position)
             if offset is None or offset > found[read.array].lead:
-                raise CompileError(
+                raise NoChunksError(
                     f"{equation.name} reads {read.array} at a step that is not its own or one before", read.op.location
                 )
     return found
@@ -65,14 +69,14 @@ def states(system: System, symbol: str) -> dict[str, States]:
 def known_axis(read: Access, symbol: int) -> int | None:
     """The dimension of a known array that steps run along; None for what is the same in every step.
 
-    CompileError when a step t reads another element than t.
+    NoChunksError when a step t reads another element than t.
     """
     results = read.op.attributes["at"].value.results
     moving = [d for d, e in enumerate(results) if slope(e, 0) != 0 or _names([e], symbol)]
     if not moving:
         return None
     if len(moving) > 1 or results[moving[0]] != ir.AffineExpr.get_dim(0):
-        raise CompileError("a step reads an input at another step than its own", read.op.location)
+        raise NoChunksError("a step reads an input at another step than its own", read.op.location)
     return moving[0]
 
 
@@ -98,7 +102,7 @@ def _check_boundary(boundary: Boundary, lead: int, symbol: int) -> None:
     place = _constant(to.results[0]) if len(to.results) == 1 else None
     single = boundary.target.relation.domain().dim(SET) == 0
     if not single or place is None or not 0 <= place < lead or _names(of.results, symbol):
-        raise CompileError(f"{boundary.target.array} is given at other steps than the first", boundary.op.location)
+        raise NoChunksError(f"{boundary.target.array} is given at other steps than the first", boundary.op.location)
 
 
 def _constant(expr: ir.AffineExpr) -> int | None:

@@ -11,9 +11,9 @@ import numpy as np
 from torch_mlir import ir
 from torch_mlir.execution_engine import ExecutionEngine
 
+from parc.arena_plan import ArenaPlan
 from parc.errors import CallError, ParcError
 from parc.memory import Place
-from parc.poly.affine import evaluate, with_names
 from parc.runtime.team import Team, library_path
 
 ALIGNMENT = 64
@@ -77,7 +77,7 @@ class Executable:
             (tuple(t.shape), _numpy_type(t.element_type))
             for t in (ir.RankedTensorType(ir.TypeAttr(a).value) for a in _array(attributes, "parc.prepared"))
         ]
-        self._places = [[ir.DictAttr(b) for b in ir.ArrayAttr(a)] for a in _array(attributes, "parc.arena")]
+        self._plan = ArenaPlan(module, team.size)
         self._engine = ExecutionEngine(module, opt_level=OPT_LEVEL, shared_libs=[str(library_path())])
         self._main = _Entry(self._lookup("main"))
         self._prepare = _Entry(self._lookup("prepare")) if self._prepared_types else None
@@ -123,8 +123,7 @@ class Executable:
 
     def places(self, symbols: Sequence[int], names: Sequence[str]) -> list[Place]:
         """What is in the arena in a call with these symbols, largest first; `names` are those of the symbols."""
-        places = [_place(buffers, symbols, names, self._team.size) for buffers in self._places]
-        return sorted(places, key=lambda p: -p.bytes)
+        return self._plan.places(symbols, names)
 
     def _call(self, entry: "_Entry", symbols: tuple[int, ...], buffers: Sequence[Buffer]) -> None:
         entry.bind(self._team.size, self._arena.start, self._arena.size, symbols, buffers)
@@ -159,19 +158,6 @@ class _Entry:
             self._slots = (ctypes.c_int64 * len(fields))()
             self.argv = _pointers(self._slots)
         self._slots[:] = fields
-
-
-def _place(buffers: Sequence[ir.DictAttr], symbols: Sequence[int], names: Sequence[str], threads: int) -> Place:
-    """A place in the arena, from the descriptions of its buffers (`plan-buffers`)."""
-    sizes = []
-    for buffer in buffers:
-        (expr,) = ir.AffineMapAttr(buffer["bytes"]).value.results
-        copies = threads if "per_thread" in buffer else 1
-        text = with_names(str(expr), (), tuple(names))
-        sizes.append((copies * max(evaluate(expr, symbols), 0), text if copies == 1 else f"{copies} * {text}"))
-    named = (ir.StringAttr(buffer["name"]).value for buffer in buffers)
-    size, formula = max(sizes)
-    return Place(tuple(name for name in named if name), formula, size)
 
 
 @lru_cache(maxsize=1024)
