@@ -7,7 +7,6 @@ from typing import Protocol
 from torch_mlir import ir
 from torch_mlir.dialects import func
 
-from parc.autodiff.words import words
 from parc.codegen.irtools import find_function, terminator
 from parc.memory import Memory, Need, bytes_text
 from parc.signature import Signature, TensorType
@@ -151,6 +150,8 @@ def _recomputed(backward: ir.Module) -> dict[str, tuple[str, ...]]:
 
 def _origin(value: ir.Value) -> str:
     """What a saved value is, through views of it: a system's array by its name, else an argument or an operation."""
+    from parc.autodiff.words import words  # only now: inference does without differentiation
+
     while True:
         if isinstance(value.owner, ir.Block):
             attributes = ir.DictAttr(value.owner.owner.operation.attributes["arg_attrs"][value.arg_number])

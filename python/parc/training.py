@@ -15,90 +15,17 @@ from torch import Tensor
 
 from parc.comparison import compare_gradients, compare_results
 from parc.compiled import Compiled
-from parc.compiler import Compiler, Program
+from parc.compiler import Compiler
 from parc.errors import CallError, CompileError
 from parc.memory import Memory, Need, bytes_text
-from parc.memory_report import StepMemory, step_memory
+from parc.memory_report import StepMemory
 from parc.parameters import Parameters, Snapshot
 from parc.sensitivity import Sources
 from parc.signature import TensorType
+from parc.step import Arguments, Step
 
 if TYPE_CHECKING:
     from parc.chunks.training import ChunkedStep
-
-Arguments = tuple[int, ...]
-"""Numbers of arguments of a program: its inputs, and then its parameters."""
-
-
-class Step:
-    """The two programs of a training step.
-
-    `wanted` are the arguments that get a gradient, and `kept` those that the backward program takes.
-    """
-
-    def __init__(self, forward: Program, backward: Program, results: int, wanted: Arguments) -> None:
-        self.forward, self.backward, self.wanted = forward, backward, wanted
-        self._results = results
-        ours, theirs = forward.run.signature, backward.run.signature
-        self.floating = [i for i, t in enumerate(ours.results[:results]) if t.dtype.is_floating_point]
-        self._inputs = len(ours.inputs)
-        names = [t.name for t in ours.inputs]
-        given = len(self.floating) + len(ours.results) - results
-        inputs = [names.index(t.name) for t in theirs.inputs[given:]]
-        names = [t.name for t in ours.parameters]
-        self._kept_inputs = len(inputs)
-        self.kept = (*inputs, *(self._inputs + names.index(t.name) for t in theirs.parameters))
-        self._snapshot = Snapshot(())
-
-    def renew(self) -> None:
-        """Take the parameters as changed since the last backward pass: optimizers may write through `.data`."""
-        self._snapshot = Snapshot(())
-
-    def run_forward(
-        self, symbols: tuple[int, ...], inputs: Sequence[Tensor], parameters: Snapshot
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """The results, and the values to save."""
-        values = self.forward.run(symbols, inputs, parameters)
-        return values[: self._results], values[self._results :]
-
-    def run_backward(
-        self,
-        symbols: tuple[int, ...],
-        cotangents: Sequence[Tensor | None],
-        saved: Sequence[Tensor],
-        kept: Sequence[Tensor],
-    ) -> list[Tensor]:
-        """The gradients of the `wanted` arguments.
-
-        `cotangents` are those of the floating-point results, None for zeros; `kept` the values of the arguments `kept`.
-        """
-        types = self.backward.run.signature.inputs
-        given = [_zeros(t, symbols) if c is None else c for c, t in zip(cotangents, types, strict=False)]
-        parameters = kept[self._kept_inputs :]
-        snapshot = self._snapshot
-        if len(snapshot.tensors) != len(parameters) or not snapshot.shows(parameters):
-            self._snapshot = snapshot = Snapshot(parameters)
-        return self.backward.run(symbols, [*given, *saved, *kept[: self._kept_inputs]], snapshot)
-
-    def differentiate(
-        self, inputs: Sequence[Tensor], parameters: Snapshot, cotangents: Sequence[Tensor]
-    ) -> list[Tensor]:
-        """The gradients of the `wanted` arguments, at these inputs and parameters."""
-        symbols = self.forward.run.sizes(inputs)
-        saved = self.run_forward(symbols, inputs, parameters)[1]
-        arguments = (*inputs, *parameters.tensors)
-        return self.run_backward(symbols, cotangents, saved, [arguments[i] for i in self.kept])
-
-    def need(self, symbols: tuple[int, ...]) -> Need:
-        """The memory that the step takes at these sizes; both programs work in one arena."""
-        saved = self.forward.run.signature.results[self._results :]
-        programs = (self.forward.run, self.backward.run)
-        return Need(sum(t.bytes(symbols) for t in saved), max(p.arena_bytes(symbols) for p in programs))
-
-    def report(self, symbols: tuple[int, ...], why: str) -> StepMemory:
-        """What the step saves and computes again; `why` it was chosen."""
-        modules = self.forward.scheduled, self.backward.scheduled
-        return step_memory(self.forward.run, self.backward.run, modules, symbols, why)
 
 
 @dataclass(frozen=True)
@@ -230,8 +157,8 @@ class Training:
 
     def _in_chunks(self, wanted: Arguments) -> "tuple[ChunkedStep | None, str]":
         """The step for these arguments in chunks, and what it cannot do and why; compiles it the first time."""
-        from parc.chunks.systems import NoChunksError
-        from parc.chunks.training import chunked_step  # it is made from steps
+        from parc.chunks.systems import NoChunksError  # only now: few steps need chunks
+        from parc.chunks.training import chunked_step
 
         with self._lock:
             if wanted not in self._chunked:
@@ -354,7 +281,3 @@ class _Once(torch.autograd.Function):
         raise CallError(
             "second derivatives through a compiled module are not supported: differentiate the original module instead"
         )
-
-
-def _zeros(type_: TensorType, symbols: tuple[int, ...]) -> Tensor:
-    return torch.zeros(type_.sizes(symbols), dtype=type_.dtype)

@@ -531,8 +531,10 @@ def test_a_memory_limit_is_obeyed_or_refused() -> None:
     same_gradients(parc.compile(model, R(4000, 5), training=True, memory=least[1]), model, R(4000, 5))
 
 
-def test_reports_tell_the_memory_of_a_step(recurrence: tuple[Recurrence, parc.Module]) -> None:
-    model, compiled = recurrence
+def test_reports_tell_the_memory_of_a_step() -> None:
+    # A module of its own: its report is on the step that was compiled last.
+    model = Recurrence()
+    compiled = parc.compile(model, R(6, 3, 8), threads=2, training=True)
     x = R(50, 3, 8)
     call, step = compiled.memory(x), compiled.explain({"T": 50, "B": 3}).memory.step
     assert (step.plan, step.why) == ("full save", "there is no limit")

@@ -20,7 +20,7 @@ from parc.memory_report import SavedArray, StepMemory
 from parc.parameters import Snapshot
 from parc.sensitivity import Sources
 from parc.signature import TensorType
-from parc.training import Arguments, Step
+from parc.step import Arguments, Step
 
 _LONG = 64
 """Chunks of so many steps are about as fast as longer ones; from there on, memory is better used to keep states."""
