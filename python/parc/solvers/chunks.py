@@ -22,11 +22,11 @@ from dataclasses import dataclass
 
 from torch_mlir import ir
 
-from parc.recurrence.extents import extents_of
 from parc.solvers.affine import Copies
 from parc.solvers.blocks import Blocks
 from parc.solvers.coefficients import Arrays, Coefficients, OwnCoefficients, StoredCoefficients
 from parc.solvers.pairs import solve_by_pairs
+from parc.solvers.points import Points
 from parc.solvers.recurrence import Recurrence
 from parc.solvers.writer import Body, Point, Schedule, Writer
 
@@ -141,25 +141,6 @@ class _Ends(_Chain):
         return after
 
 
-class _Domain:
-    """The dimensions of a new equation, and what must not be negative at its points."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.constraints: list[ir.AffineExpr] = []
-
-    def dimension(self, first: int, stop: ir.AffineExpr | int | None = None) -> ir.AffineExpr:
-        """A new dimension; a constant where it has one value."""
-        if stop == first + 1:
-            return _constant(first)
-        dim = ir.AffineExpr.get_dim(self.count)
-        self.count += 1
-        self.constraints.append(dim - first)
-        if stop is not None:
-            self.constraints.append(dim * -1 + (stop - 1))
-        return dim
-
-
 class _Level:
     """One level, which cuts the steps of `chain` into chunks of `size`: number `number` of `levels`."""
 
@@ -171,8 +152,10 @@ class _Level:
         self.number = number
         self.levels = levels
         self.chunks = ir.AffineExpr.get_ceil_div(chain.length, size)
-        self.arrays = Arrays(self._array("A", size - 1, blocks.columns), self._array("b", size - 1))
-        self.states = self._array("x", size + 1)
+        recurrence = chain.recurrence
+        self.arrays = Arrays.new(recurrence, blocks, writer, number, self.chunks, size - 1)
+        extents = [*(stop - start for start, stop in recurrence.others), self.chunks, size + 1]
+        self.states = writer.tiles(f"{recurrence.body.name}_x{number}", extents, recurrence.body.result)
 
     def solve(self, sizes: Sequence[int]) -> None:
         """Write this level, and those after it, whose chunks have these sizes."""
@@ -220,9 +203,9 @@ class _Level:
         def solve(body: Body, at: _At) -> None:
             ends.apply(body, at, body.read(self.states, [*at.leading, at.chunk + 1, zero]))
 
-        domain = _Domain()
-        chunk = domain.dimension(0, ends.length)
-        self._write("ends", domain, (chunk, zero, 1), Schedule([_constant(phase), chunk + 1], zero), solve)
+        points = Points()
+        chunk = points.dim(ends.length)
+        self._write("ends", points, (chunk, zero, 1), Schedule([_constant(phase), chunk + 1], zero), solve)
 
     def _equation(
         self,
@@ -239,42 +222,32 @@ class _Level:
         The chunks are dealt out to the threads.  Time is (phase, step): in a phase, only the recurrences along chunks
         and along their ends need what other points compute.
         """
-        domain, zero = _Domain(), _constant(0)
-        chunk = zero if is_first else domain.dimension(1)
-        step = domain.dimension(*inside)
+        points, zero = Points(), _constant(0)
+        chunk = zero if is_first else points.dim(first=1)
+        step = points.dim(inside[1], inside[0])
         # A chunk is composed if there is a step behind it.
         last = (chunk + 1) * self.size if is_composed else chunk * self.size + step
-        domain.constraints.append(self.chain.length - 1 - last)
+        points.require(self.chain.length - 1 - last)
         time = step if inside[1] > inside[0] + 1 else zero
-        self._write(name, domain, (chunk, step, self.size), Schedule([_constant(phase), time], chunk), write)
+        self._write(name, points, (chunk, step, self.size), Schedule([_constant(phase), time], chunk), write)
 
     def _write(
         self,
         name: str,
-        domain: _Domain,
+        points: Points,
         place: tuple[ir.AffineExpr, ir.AffineExpr, int],
         schedule: Schedule,
         write: Callable[[Body, _At], None],
     ) -> None:
-        """An equation with the dimensions of `domain`, and then the others of the recurrence."""
+        """An equation with the dimensions of `points`, and then the others of the recurrence."""
         recurrence = self.chain.recurrence
-        leading = [domain.dimension(0, stop - start) for start, stop in recurrence.others]
-        others = [start + dim for (start, _), dim in zip(recurrence.others, leading, strict=True)]
+        leading, others = points.others(recurrence)
         at = _At(*place, others, leading)
         label = f"{recurrence.body.name}_{name}{self.number}"
-        self.writer.equation(label, domain.count, domain.constraints, schedule, lambda body: write(body, at))
+        self.writer.equation(label, points.count, points.constraints, schedule, lambda body: write(body, at))
 
     def _index(self, at: _At, offset: int) -> list[ir.AffineExpr]:
         return [*at.leading, at.chunk, at.inside + offset]
-
-    def _array(self, name: str, steps: int, columns: Sequence[int] = ()) -> ir.Value:
-        """An array `[others, chunk, step, tile]`."""
-        recurrence = self.chain.recurrence
-        state, element = recurrence.body.result, recurrence.body.result.type.element_type
-        others = [stop - start for start, stop in recurrence.others]
-        tile = extents_of(state, self.writer.system)
-        extents = [*others, self.chunks, *map(_constant, (steps, *columns)), *tile]
-        return self.writer.unknown(f"{recurrence.body.name}_{name}{self.number}", extents, element)
 
 
 def _constant(value: int) -> ir.AffineExpr:

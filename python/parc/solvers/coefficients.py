@@ -9,7 +9,7 @@ from torch_mlir import ir
 from parc.solvers.affine import Copies
 from parc.solvers.blocks import Blocks
 from parc.solvers.recurrence import Recurrence
-from parc.solvers.writer import Body, Point
+from parc.solvers.writer import Body, Point, Writer
 
 
 class Coefficients(Protocol):
@@ -56,6 +56,18 @@ class Arrays:
 
     blocks: ir.Value
     constants: ir.Value
+
+    @classmethod
+    def new(
+        cls, recurrence: Recurrence, blocks: Blocks, writer: Writer, number: int, *leading: ir.AffineExpr | int
+    ) -> "Arrays":
+        """Arrays `[others, leading, tile]`, with a number in their names."""
+        state, name = recurrence.body.result, recurrence.body.name
+        extents = [*(stop - start for start, stop in recurrence.others), *leading]
+        return cls(
+            writer.tiles(f"{name}_A{number}", extents, state, blocks.columns),
+            writer.tiles(f"{name}_b{number}", extents, state),
+        )
 
 
 class StoredCoefficients:

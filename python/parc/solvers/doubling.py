@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from torch_mlir import ir
 
-from parc.recurrence.extents import extents_of
 from parc.solvers.blocks import Blocks
 from parc.solvers.coefficients import Arrays, Coefficients, OwnCoefficients, StoredCoefficients, write_results
+from parc.solvers.points import Points
 from parc.solvers.recurrence import Recurrence
 from parc.solvers.writer import Body, Point, Schedule, Writer
 
@@ -70,7 +70,10 @@ class _Doubling:
 
     def _double(self, level: int, arrays: Arrays | None) -> Arrays:
         """The compositions of up to `2 ^ (level + 1)` steps."""
-        doubled, distance = self._arrays(level + 1), 1 << level
+        doubled, distance = (
+            Arrays.new(self.recurrence, self.blocks, self.writer, level + 1, self.recurrence.length),
+            1 << level,
+        )
 
         def write(body: Body, at: _At, block: ir.Value, constant: ir.Value) -> None:
             body.write(block, doubled.blocks, [*at.leading, at.step])
@@ -95,18 +98,6 @@ class _Doubling:
             return OwnCoefficients(self.recurrence, self.blocks, body, self.recurrence.point(step, at.others))
         return StoredCoefficients(arrays, self.blocks, body, [*at.leading, step])
 
-    def _arrays(self, level: int) -> Arrays:
-        """Arrays `[others, step, tile]`."""
-        recurrence, state = self.recurrence, self.recurrence.body.result
-        leading = [*(stop - start for start, stop in recurrence.others), recurrence.length]
-        tile = extents_of(state, self.writer.system)
-        columns = [ir.AffineExpr.get_constant(c) for c in self.blocks.columns]
-        element, name = state.type.element_type, recurrence.body.name
-        return Arrays(
-            self.writer.unknown(f"{name}_A{level}", [*leading, *columns, *tile], element),
-            self.writer.unknown(f"{name}_b{level}", [*leading, *tile], element),
-        )
-
     def _equation(
         self, name: str, phase: int, first: int, stop: int | None, write: Callable[[Body, _At], None]
     ) -> None:
@@ -116,17 +107,18 @@ class _Doubling:
         """
         recurs = name == "rest"
         group = first if recurs else self.group
-        outer, inner = ir.AffineExpr.get_dim(0), ir.AffineExpr.get_dim(1)
+        points = Points()
+        outer, inner = points.dim(), points.dim(group)
         step = outer * group + inner
-        constraints = [outer, inner, inner * -1 + (group - 1), step - first, self.recurrence.length - 1 - step]
-        constraints += [] if stop is None else [step * -1 + (stop - 1)]
-        leading = [ir.AffineExpr.get_dim(2 + i) for i in range(len(self.recurrence.others))]
-        for dim, (start, end) in zip(leading, self.recurrence.others, strict=True):
-            constraints += [dim, end - start - 1 - dim]
-        others = [start + dim for (start, _), dim in zip(self.recurrence.others, leading, strict=True)]
+        points.require(step - first)
+        points.require(self.recurrence.length - 1 - step)
+        if stop is not None:
+            points.require(step * -1 + (stop - 1))
+        leading, others = points.others(self.recurrence)
         zero = ir.AffineExpr.get_constant(0)
         time = [ir.AffineExpr.get_constant(phase), outer if recurs else zero]
         schedule = Schedule(time, inner if recurs else outer)
         label = f"{self.recurrence.body.name}_{name}"
-        dims = 2 + len(leading)
-        self.writer.equation(label, dims, constraints, schedule, lambda b: write(b, _At(step, others, leading)))
+        self.writer.equation(
+            label, points.count, points.constraints, schedule, lambda b: write(b, _At(step, others, leading))
+        )

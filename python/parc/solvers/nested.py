@@ -11,7 +11,8 @@ of its input follows from what the last layer s of the lower one says (N: how a 
 
 *Over time*, such steps compose in pairs to steps twice as long, 2 log2 T + 1 times like in `chunks.py`, up and down a
 binary tree.  A product of two of them is a sum of up to k products of blocks, which are computed in one dependent step
-and added up in log2 k more, as is a product with a state.
+and added up in log2 k more, as is a product with a state.  With one step for the blocks of single layers and one that
+hands on the states, these are 1 + log2 k + (log2 k + 1) (2 log2 T + 1) + 1.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,23 +21,12 @@ from math import ceil, log2
 
 from torch_mlir import ir
 
-from parc.recurrence.extents import extents_of
 from parc.solvers.affine import AffineBody, Copies
 from parc.solvers.blocks import Blocks, DenseBlocks, DiagonalBlocks
 from parc.solvers.points import Points
 from parc.solvers.stack import Layer
 from parc.solvers.tree_sum import Tile, TreeSum
 from parc.solvers.writer import Body, Point, Schedule, Writer
-
-
-def steps_of_theory(layers: int, length: int) -> int:
-    """The dependent steps of this solver for a number of layers and of time steps that are powers of two.
-
-    One for the blocks of single layers, log2 k for those of a time step, log2 k + 1 for each of the 2 log2 T + 1
-    products up and down the tree, and one that hands on the states.
-    """
-    rounds = ceil(log2(layers))
-    return 1 + rounds + (rounds + 1) * (2 * ceil(log2(length)) + 1) + 1
 
 
 def solve_nested(stack: Sequence[Layer], writer: Writer, levels: int) -> None:
@@ -104,7 +94,7 @@ class _Nested:
 
     def _own(self, number: int, layer: Layer, blocks: ir.Value, passed: ir.Value, constants: ir.Value) -> None:
         points = Points()
-        time, place = points.dim(self.lowest.length - 1), ir.AffineExpr.get_constant(number)
+        time, place = points.dim(self.lowest.length), ir.AffineExpr.get_constant(number)
 
         def write(body: Body) -> None:
             copies = Copies(layer.recurrence.equation.op, body, layer.recurrence.point(time, []))
@@ -126,7 +116,7 @@ class _Nested:
         new_constants = self._array(f"c{round_}", length, len(self.stack))
 
         def group(points: Points) -> tuple[ir.AffineExpr, ir.AffineExpr, ir.AffineExpr]:
-            time, pair, inside = points.dim(length - 1), points.dim(), points.dim(half - 1)
+            time, pair, inside = points.dim(length), points.dim(), points.dim(half)
             return time, pair * (2 * half), inside
 
         # The lower group of a pair stays what it is; the first pair has no input.
@@ -161,7 +151,7 @@ class _Nested:
             inputs = points.copy()
             inputs.require(first - 2 * half)
             self._equation(f"upper_input{round_}", inputs, 0, lambda b: through(b, passed, there, new_passed, here))
-        of = first + points.dim(half - 1)
+        of = first + points.dim(half)
         self._equation(
             f"across{round_}", points, 0, lambda b: through(b, blocks, [time, last, of], blocks, [time, layer, of])
         )
@@ -223,7 +213,7 @@ class _Nested:
         time: ir.AffineExpr | None,
     ) -> None:
         """The states after a step from those before it."""
-        layer = points.dim(self.top)
+        layer = points.dim(self.top + 1)
         to = [(step + 1) * steps.length, layer]
         total = TreeSum(name, points, [number, layer], layer, self.states, to, self.rounds)
         before = step * steps.length
@@ -274,7 +264,7 @@ class _Nested:
         """What the equations of the stack write, from all states."""
         for number, layer in enumerate(self.stack):
             points = Points()
-            time = points.dim(self.lowest.length - 1)
+            time = points.dim(self.lowest.length)
 
             def write(body: Body, number: int = number, layer: Layer = layer, time: ir.AffineExpr = time) -> None:
                 recurrence = layer.recurrence
@@ -298,7 +288,7 @@ class _Nested:
         points = Points()
         pair = points.dim()
         points.require(self.lowest.length - (pair + 1) * (1 << level))
-        return points, pair, points.dim(self.top)
+        return points, pair, points.dim(self.top + 1)
 
     def _number_of(self, level: int) -> ir.AffineExpr:
         """At least how many steps a level has."""
@@ -306,10 +296,8 @@ class _Nested:
 
     def _array(self, name: str, *leading: ir.AffineExpr | int, columns: bool = False) -> ir.Value:
         """An unknown array of tiles like the states, or of blocks."""
-        result = self.stack[0].joint.result
-        inner = [*(self.blocks.columns if columns else ()), *extents_of(result, self.writer.system)]
-        extents = [e if isinstance(e, ir.AffineExpr) else ir.AffineExpr.get_constant(e) for e in (*leading, *inner)]
-        return self.writer.unknown(f"{self.name}_{name}", extents, result.type.element_type)
+        like, more = self.stack[0].joint.result, self.blocks.columns if columns else ()
+        return self.writer.tiles(f"{self.name}_{name}", leading, like, more)
 
     def _equation(
         self,

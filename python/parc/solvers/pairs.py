@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 from torch_mlir import ir
 
-from parc.recurrence.extents import extents_of
 from parc.solvers.blocks import Blocks
 from parc.solvers.coefficients import Arrays, Coefficients, OwnCoefficients, StoredCoefficients, write_results
+from parc.solvers.points import Points
 from parc.solvers.recurrence import Recurrence
 from parc.solvers.writer import Body, Point, Schedule, Writer
 
@@ -101,17 +101,9 @@ class _Tree:
 
     def _arrays(self) -> Arrays:
         """Arrays of the compositions of this level's pairs, `[others, pair, tile]`."""
-        recurrence, writer = self.recurrence, self.writer
+        recurrence = self.recurrence
         steps = ir.AffineExpr.get_floor_div(recurrence.length, self.stride) if self.stride > 1 else recurrence.length
-        pairs = ir.AffineExpr.get_ceil_div(steps, 2)
-        leading = [*(stop - start for start, stop in recurrence.others), pairs]
-        tile = extents_of(recurrence.body.result, writer.system)
-        columns = [ir.AffineExpr.get_constant(c) for c in self.blocks.columns]
-        element, name = recurrence.body.result.type.element_type, f"{recurrence.body.name}_{{}}{self.number}"
-        return Arrays(
-            writer.unknown(name.format("A"), [*leading, *columns, *tile], element),
-            writer.unknown(name.format("b"), [*leading, *tile], element),
-        )
+        return Arrays.new(recurrence, self.blocks, self.writer, self.number, ir.AffineExpr.get_ceil_div(steps, 2))
 
     def _equation(self, name: str, stride: int, phase: int, write: Callable[[Body, _At], None]) -> None:
         """An equation with dimensions (number, others); each number covers `stride` steps of the equation.
@@ -120,17 +112,15 @@ class _Tree:
         number: the states after the others are known.
         """
         recurrence = self.recurrence
-        dim = ir.AffineExpr.get_dim(0)
+        points = Points()
+        dim = points.dim()
         number = dim * 2 if name == "first" else dim
-        leading = [ir.AffineExpr.get_dim(1 + i) for i in range(len(recurrence.others))]
-        others = [start + other for (start, _), other in zip(recurrence.others, leading, strict=True)]
         # The last step that it covers is one of the recurrence.
-        constraints = [dim, recurrence.length - (number + 1) * stride]
-        for other, (start, stop) in zip(leading, recurrence.others, strict=True):
-            constraints += [other, stop - start - 1 - other]
+        points.require(recurrence.length - (number + 1) * stride)
+        leading, others = points.others(recurrence)
         zero = ir.AffineExpr.get_constant(0)
         time, owner = (dim, zero) if name == "ends" else (zero, dim)
         schedule = Schedule([ir.AffineExpr.get_constant(phase), time], owner)
         at = _At(number, others, leading)
         label = f"{recurrence.body.name}_{name}{self.number}"
-        self.writer.equation(label, 1 + len(leading), constraints, schedule, lambda body: write(body, at))
+        self.writer.equation(label, points.count, points.constraints, schedule, lambda body: write(body, at))

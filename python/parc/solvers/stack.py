@@ -6,19 +6,21 @@ Both matrices of the system are bidiagonal, in the layers and in time (M. Naumov
 Backward Propagation, 2017, section 4).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from torch_mlir import ir
 
 from parc.errors import CompileError
 from parc.poly.affine import from_aff
 from parc.poly.dependences import Dependence, dependences
+from parc.poly.groups import strong_components
 from parc.poly.model import System, build
 from parc.solvers.affine import AffineBody
 from parc.solvers.cut import needed
 from parc.solvers.inline import can_inline, erase_unread, inline, source_point
-from parc.solvers.recurrence import Recurrence, recognise
+from parc.solvers.recurrence import Recurrence, cycles, recognise
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +64,13 @@ def fold(system: System, recurrences: Sequence[str]) -> System:
     """Put what is computed between recurrences into the ones that read it, so that each reads the one below."""
     flow = dependences(system)
     before = needed(flow, recurrences)
-    between = [e.name for e in system.equations if e.name in before and needed(flow, [e.name]) & set(recurrences)]
-    edges = {d.sink: {e.source for e in flow if e.sink == d.sink} for d in flow}
-    for name in _in_order(between, edges):
+    # Other recurrences stay as they are: what lies behind one is a stack of its own.
+    kept = {*recurrences, *chain.from_iterable(cycles(system, flow))}
+    between = [
+        e.name for e in system.equations if e.name in before - kept and needed(flow, [e.name]) & set(recurrences)
+    ]
+    edges = {(d.source, d.sink) for d in flow if d.source in between and d.sink in between}
+    for (name,) in strong_components(between, edges):
         into = [d for d in dependences(system) if d.source == name and d.sink in (*between, *recurrences)]
         if all(can_inline(system, d) for d in into):
             for dependence in into:
@@ -114,13 +120,3 @@ def _is_same_step(dependence: Dependence, below: Recurrence) -> bool:
     point = source_point(dependence)
     is_state = dependence.read.op.operands[0] == below.array
     return is_state and point is not None and from_aff(point.get_at(0)) == ir.AffineExpr.get_dim(0)
-
-
-def _in_order(names: Sequence[str], sources: Mapping[str, set[str]]) -> list[str]:
-    """The names with sources first."""
-    rest, found = list(names), list[str]()
-    while rest:
-        ready = next(n for n in rest if not sources.get(n, set()) & set(rest))
-        found.append(ready)
-        rest.remove(ready)
-    return found

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from torch_mlir import ir
 from torch_mlir.dialects import affine
 
+from parc.recurrence.extents import extents_of
+
 Point = Sequence[ir.AffineExpr]
 
 
@@ -43,6 +45,13 @@ class Writer:
                     "shape": ir.AffineMapAttr.get(ir.AffineMap.get(0, self.symbols, list(extents))),
                 },
             ).results[0]
+
+    def tiles(
+        self, name: str, leading: Sequence[ir.AffineExpr | int], like: ir.Value, columns: Sequence[int] = ()
+    ) -> ir.Value:
+        """A new unknown array `[leading, columns, tile]` of tiles like a value of the system."""
+        counts = [e if isinstance(e, ir.AffineExpr) else ir.AffineExpr.get_constant(e) for e in (*leading, *columns)]
+        return self.unknown(name, [*counts, *extents_of(like, self.system)], like.type.element_type)
 
     def equation(
         self,
