@@ -1,25 +1,17 @@
 """`distribute-team`: the entry functions become programs that every thread of the team runs."""
 
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch_mlir import ir
-from torch_mlir.dialects import arith, func, memref, scf
+from torch_mlir.dialects import arith, func
 
-from parc.codegen.irtools import arguments_of_kind, constant_int, defining_op, entry_functions, terminator, walk
-from parc.codegen.loops import delinearize, index, share
+from parc.codegen.distribution import Distributor, Runners
+from parc.codegen.irtools import arguments_of_kind, constant_int, entry_functions, walk
+from parc.codegen.loops import index, share
 from parc.passbase import Pass
 
 BARRIER = "parc_team_barrier"
-READS = ("memref.load", "vector.load", "vector.transfer_read", "vector.gather", "vector.maskedload")
-VIEWS = (
-    "memref.subview",
-    "memref.cast",
-    "memref.collapse_shape",
-    "memref.expand_shape",
-    "memref.reinterpret_cast",
-    "memref.transpose",
-)
 
 
 @dataclass
@@ -44,96 +36,38 @@ class DistributeTeam(Pass):
                 func.FuncOp(BARRIER, ir.FunctionType.get([], []), visibility="private")
             for function in entry_functions(module):
                 (tid,), (nthreads,) = (arguments_of_kind(function, kind) for kind in ("thread", "threads"))
-                _Distributor(tid, nthreads).run(function.entry_block)
-                for barrier in walk(function, "parc.barrier"):
-                    with ir.InsertionPoint(barrier):
-                        _call_barrier()
-                    barrier.operation.erase()
+                Distributor(_Team(tid, nthreads)).run(function.entry_block)
+                for wait in walk(function, "parc.barrier", "parc.arrive", "parc.await"):
+                    # To wait for some members, threads wait for all.
+                    if wait.operation.name != "parc.arrive":
+                        with ir.InsertionPoint(wait):
+                            _call_barrier()
+                    wait.operation.erase()
 
 
-# A buffer as far as barriers are concerned: the function argument, or the place in the arena; None is any buffer.
-Root: TypeAlias = ir.Value | None
-
-
-@dataclass
-class _Accesses:
-    """The buffers that some code reads and writes."""
-
-    reads: set[Root] = field(default_factory=set)
-    writes: set[Root] = field(default_factory=set)
-
-    def conflicts(self, later: "_Accesses") -> bool:
-        """Whether `later` must wait for every thread to finish this."""
-        return _meet(self.writes, later.reads | later.writes) or _meet(self.reads, later.writes)
-
-    def add(self, later: "_Accesses") -> None:
-        self.reads |= later.reads
-        self.writes |= later.writes
-
-
-def _meet(a: set[Root], b: set[Root]) -> bool:
-    return bool(a and b) and (None in a or None in b or not a.isdisjoint(b))
-
-
-EVERYTHING = _Accesses({None}, {None})
-
-
-class _Distributor:
-    """Rewrites the blocks of one function; `_pending` is what has been accessed since the last barrier."""
+class _Team(Runners):
+    """The threads of a team, at the arguments with their number and how many they are."""
 
     def __init__(self, tid: ir.Value, nthreads: ir.Value) -> None:
         self._tid = tid
         self._nthreads = nthreads
-        self._pending = _Accesses()
 
-    def run(self, block: ir.Block) -> None:
-        """Distribute the operations of a block that every thread executes."""
-        alone: scf.IfOp | None = None
-        for op in list(block.operations):
-            accesses = _accesses(op)
-            name = op.operation.name
-            if name == "parc.team":
-                self._wait_for(op, EVERYTHING)
-                self._open_team(op)
-            elif name == "scf.parallel" and not op.operation.results:
-                self._wait_for(op, accesses)
-                self._share(op)
-            elif op.operation.regions and (op.operation.results or walk(op, "scf.parallel", "parc.team")):
-                self._enter(op)
-            elif accesses.writes:
-                if alone is None or self._pending.conflicts(accesses):
-                    self._wait_for(op, accesses)
-                    alone = self._thread_zero(op)
-                    self._pending.add(accesses)
-                    continue
-                op.operation.move_before(terminator(alone.then_block))
-                self._pending.add(accesses)
-                continue
-            elif accesses.reads:
-                self._wait_for(op, accesses)
-            alone = None
+    def barrier(self) -> None:
+        _call_barrier()
 
-    def _wait_for(self, op: ir.OpView, accesses: _Accesses) -> None:
-        """Put a barrier before `op` if what it accesses may still be in use."""
-        if self._pending.conflicts(accesses):
-            with ir.InsertionPoint(op):
-                _call_barrier()
-            self._pending = _Accesses()
-        self._pending.add(accesses)
+    def is_first(self) -> ir.Value:
+        return arith.cmpi(arith.CmpIPredicate.eq, self._tid, index(0))
 
-    def _enter(self, op: ir.OpView) -> None:
-        """Every thread runs the control flow of `op`; its blocks are distributed."""
-        self._wait_for(op, EVERYTHING)
-        for region in op.operation.regions:
-            for block in region.blocks:
-                self._pending = _Accesses()
-                self.run(block)
-                # The next iteration, or what follows, starts from a clean state.
-                self._wait_for(terminator(block).opview, EVERYTHING)
-        self._pending = _Accesses()
+    def share(self, total: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+        return (*share(total, self._tid, self._nthreads), index(1))
 
-    def _open_team(self, op: ir.OpView) -> None:
-        """Put the body of a `parc.team` in its place."""
+    def shared_dimensions(self, counts: Sequence[ir.Value]) -> int:
+        """All but the innermost, unless only that one is left."""
+        outer = counts[:-1]
+        return len(counts) if all(constant_int(c) == 1 for c in outer) else len(outer)
+
+    def open_team(self, op: ir.OpView) -> None:
+        """Put the body of the team in its place."""
         block = op.operation.regions[0].blocks[0]
         for argument, value in zip(block.arguments, (self._tid, self._nthreads), strict=True):
             argument.replace_all_uses_with(value)
@@ -141,113 +75,6 @@ class _Distributor:
             inner.operation.move_before(op.operation)
         op.operation.erase()
 
-    def _thread_zero(self, op: ir.OpView) -> scf.IfOp:
-        """Let thread 0 alone run `op`."""
-        with ir.InsertionPoint(op), op.location:
-            zero = arith.constant(ir.IndexType.get(), 0)
-            branch = scf.IfOp(arith.cmpi(arith.CmpIPredicate.eq, self._tid, zero))
-            with ir.InsertionPoint(branch.then_block):
-                end = scf.YieldOp([])
-        op.operation.move_before(end.operation)
-        return branch
-
-    def _share(self, op: ir.OpView) -> None:
-        """Replace an `scf.parallel` by loops over the thread's share of it."""
-        operands = list(op.operation.operands)
-        rank = len(operands) // 3
-        bounds = [(operands[d], operands[rank + d], operands[2 * rank + d]) for d in range(rank)]
-        body = op.operation.regions[0].blocks[0]
-        ivs: list[ir.Value] = []
-
-        def nest(rest: list[tuple[ir.Value, ir.Value, ir.Value]]) -> None:
-            if not rest:
-                _fill(body, ivs)
-                return
-            loop = scf.ForOp(*rest[0])
-            ivs.append(loop.induction_variable)
-            with ir.InsertionPoint(loop.body):
-                nest(rest[1:])
-                scf.YieldOp([])
-
-        with ir.InsertionPoint(op), op.location:
-            counts = [_count(*b) for b in bounds]
-            end = _shared_dimensions(counts)
-            total = counts[0]
-            for count in counts[1:end]:
-                total = arith.muli(total, count)
-            loop = scf.ForOp(*share(total, self._tid, self._nthreads), index(1))
-            with ir.InsertionPoint(loop.body):
-                positions = delinearize(loop.induction_variable, counts[:end])
-                ivs = [_at(lower, step, i) for (lower, _, step), i in zip(bounds, positions, strict=False)]
-                nest(bounds[end:])
-                scf.YieldOp([])
-        op.operation.erase()
-
-
-def _count(lower: ir.Value, upper: ir.Value, step: ir.Value) -> ir.Value:
-    """The number of iterations of a loop."""
-    if constant_int(lower) != 0:
-        upper = arith.maxsi(arith.subi(upper, lower), index(0))
-    return upper if constant_int(step) == 1 else arith.ceildivsi(upper, step)
-
-
-def _shared_dimensions(counts: list[ir.Value]) -> int:
-    """How many leading dimensions are split over the threads: all but the innermost, unless only that one is left."""
-    outer = counts[:-1]
-    return len(counts) if all(constant_int(c) == 1 for c in outer) else len(outer)
-
-
-def _at(lower: ir.Value, step: ir.Value, counter: ir.Value) -> ir.Value:
-    """The induction variable of a loop at its `counter`-th iteration."""
-    if constant_int(step) != 1:
-        counter = arith.muli(counter, step)
-    return counter if constant_int(lower) == 0 else arith.addi(lower, counter)
-
-
-def _fill(body: ir.Block, ivs: list[ir.Value]) -> None:
-    """Move the body of a parallel loop to the current insertion point."""
-    for argument, iv in zip(body.arguments, ivs, strict=True):
-        argument.replace_all_uses_with(iv)
-    target = ir.InsertionPoint.current
-    for op in list(body.operations):
-        if op.operation.name != "scf.reduce":
-            target.insert(op.operation.detach_from_parent())
-
 
 def _call_barrier() -> None:
     func.CallOp([], ir.FlatSymbolRefAttr.get(BARRIER), [])
-
-
-def _accesses(op: ir.OpView) -> _Accesses:
-    """What an operation and those inside it read and write."""
-    found = _Accesses()
-    for inner in [op, *walk(op)]:
-        name = inner.operation.name
-        if name in VIEWS or name == "memref.view" or name.startswith("scf.") or name in ("memref.dim", "func.return"):
-            continue
-        if name == "memref.copy":
-            found.reads.add(_root(inner.operation.operands[0]))
-            found.writes.add(_root(inner.operation.operands[1]))
-            continue
-        roots = {_root(v) for v in inner.operation.operands if isinstance(v.type, ir.MemRefType)}
-        if name in READS:
-            found.reads |= roots
-        else:
-            found.writes |= roots
-    return found
-
-
-def _root(buffer: ir.Value) -> Root:
-    """The buffer that a view is part of."""
-    while True:
-        op = defining_op(buffer)
-        if op is None:
-            # A function argument; the block arguments of loops may be any buffer.
-            return buffer if isinstance(buffer.owner.owner, func.FuncOp) else None
-        if isinstance(op, memref.ViewOp):
-            return op.operation.operands[1]
-        if isinstance(op, memref.GetGlobalOp):
-            return op.operation.results[0]
-        if op.operation.name not in VIEWS:
-            return None
-        buffer = op.operation.operands[0]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch_mlir import ir
 from torch_mlir.dialects import linalg
 
+from parc.codegen.block_target import find_target
 from parc.codegen.irtools import run_pipeline, walk
 from parc.codegen.microkernel import VectorTarget
 from parc.codegen.structured import vectorize
@@ -24,9 +25,13 @@ class LowerLinalg(Pass):
           vector.store %e, %y[%i, %start]
 
     Squares of vectors are transposed in registers; where there is nothing to take as the lanes, the loops are scalar.
+
+    For a GPU (`target=sm_90`) the iterations are the threads': the loops are scalar, and all dimensions are parallel.
     """
 
     name = "lower-linalg"
+
+    target: str = "cpu"
 
     def run(self, module: ir.Module) -> None:
         with module.context:
@@ -38,7 +43,8 @@ class LowerLinalg(Pass):
                 copy.operation.erase()
             run_pipeline(module, "linalg-generalize-named-ops,math-expand-ops{ops=fpowi}", self.name)
             target = VectorTarget.host()
-            for op in walk(module.operation, "linalg.generic"):
-                if not transpose(op, target):
-                    vectorize(op, target)
+            if find_target(self.target) is None:
+                for op in walk(module.operation, "linalg.generic"):
+                    if not transpose(op, target):
+                        vectorize(op, target)
         run_pipeline(module, "convert-linalg-to-parallel-loops", self.name)

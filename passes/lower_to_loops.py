@@ -5,11 +5,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch_mlir import ir
-from torch_mlir.dialects import arith, bufferization, func, memref, scf
+from torch_mlir.dialects import arith, bufferization, func, gpu, memref, scf
 
 from parc.codegen.arrays import Array, indices, modulus
+from parc.codegen.block_kernel import emit_block_kernel
+from parc.codegen.block_plan import BlockPlan
+from parc.codegen.block_target import EXACT, PERSISTENT, BlockTarget, find_target
+from parc.codegen.block_team import SharedArguments, SharedMemory, Weights
 from parc.codegen.cell import Cell
 from parc.codegen.chain import Carry
+from parc.codegen.crews import Member
 from parc.codegen.general import GeneralEquation
 from parc.codegen.irtools import defining_op, find_function, is_inside, walk
 from parc.codegen.kernel import Kernel, VectorTarget, emit_kernel
@@ -19,9 +24,10 @@ from parc.dialect import BarrierOp, TeamOp
 from parc.errors import CompileError
 from parc.passbase import Pass
 from parc.poly.chains import find_chains
+from parc.poly.crews import Crews, check_crews, find_crews
 from parc.poly.legality import verify
 from parc.poly.model import Equation, System, build
-from parc.poly.rows import find_cells
+from parc.poly.rows import Cells, find_cells
 from parc.poly.runs import memory_dimension, run_dimension, strided_dimension
 
 _DYNAMIC = ir.ShapedType.get_dynamic_size()
@@ -46,35 +52,53 @@ class LowerToLoops(Pass):
           }
         })
         %H = bufferization.to_tensor %h restrict writable
+
+    For a GPU (`target=sm_90`, with so many `blocks`) the members of the team are thread blocks, and the threads of each
+    share the work of a kernel; with a `precision` of tf32, bf16 or f16, tensor cores multiply, and add up in f32.
+    Weights of recurrences stay in shared memory, unless `form=waves` ends the kernel with every wave.
     """
 
     name = "lower-to-loops"
+
+    target: str = "cpu"
+    blocks: int = 0
+    precision: str = EXACT
+    form: str = PERSISTENT
 
     def run(self, module: ir.Module) -> None:
         main = find_function(module, "main")
         if main is None:
             raise CompileError("the module has no function @main")
-        kernels = _Kernels(module)
+        kernels = _Kernels(module, find_target(self.target, self.blocks, self.precision, self.form))
         for op in walk(main, "parc.system"):
             with op.location:
                 _lower(op, kernels)
 
 
 class _Kernels:
-    """The functions that a module's systems call: kernels, which cells with equal keys share, and copies."""
+    """The functions that a module's systems call: kernels, which cells with equal keys share, and copies.
 
-    def __init__(self, module: ir.Module) -> None:
+    They are made for the vectors of this machine, or for the thread blocks of `blocks`.
+    """
+
+    def __init__(self, module: ir.Module, blocks: BlockTarget | None) -> None:
         self._module = module
-        self._target = VectorTarget.host()
+        self.blocks = blocks
+        self._vectors = VectorTarget.host()
         self._kernels: dict[tuple[object, ...], Kernel] = {}
         self._copies: set[str] = set()
 
-    def of(self, cell: Cell, name: str, is_strided: bool, carry: Carry | None) -> Kernel:
-        key = (is_strided, carry, *cell.key)
+    def of(self, cell: Cell, name: str, is_strided: bool, carry: Carry | None, resident: Sequence[int] = ()) -> Kernel:
+        key = (is_strided, carry, tuple(resident), *cell.key)
         if key not in self._kernels:
             taken = {kernel.name for kernel in self._kernels.values()}
-            unique = name if name not in taken else f"{name}_{len(taken)}"
-            self._kernels[key] = emit_kernel(self._module, cell, f"{unique}_kernel", self._target, is_strided, carry)
+            unique = f"{name}_kernel" if f"{name}_kernel" not in taken else f"{name}_{len(taken)}_kernel"
+            if self.blocks is None:
+                kernel = emit_kernel(self._module, cell, unique, self._vectors, is_strided, carry)
+            else:
+                plan = BlockPlan.of(cell, self.blocks, resident)
+                kernel = emit_block_kernel(self._module, plan, unique, is_strided, carry)
+            self._kernels[key] = kernel
         return self._kernels[key]
 
     def copy(self, element: ir.Type) -> str:
@@ -83,18 +107,19 @@ class _Kernels:
         if name not in self._copies:
             self._copies.add(name)
             with ir.InsertionPoint(self._module.body), ir.Location.unknown():
-                _emit_copy(name, element)
+                _emit_copy(name, element, self.blocks)
         return name
 
 
-def _emit_copy(name: str, element: ir.Type) -> None:
+def _emit_copy(name: str, element: ir.Type, blocks: BlockTarget | None) -> None:
     flat, index_type = ir.MemRefType.get([ir.ShapedType.get_dynamic_size()], element), ir.IndexType.get()
     type_ = ir.FunctionType.get([flat, index_type, flat, index_type, index_type], [])
     function = func.FuncOp(name, type_, visibility="private")
     function.attributes["llvm.no_inline"] = ir.UnitAttr.get()
     with ir.InsertionPoint(function.add_entry_block()):
         source, start, target, to, count = function.arguments
-        loop = scf.ForOp(index(0), count, index(1))
+        first = index(0) if blocks is None else gpu.thread_id(gpu.Dimension.x)
+        loop = scf.ForOp(first, count, index(1 if blocks is None else blocks.threads))
         with ir.InsertionPoint(loop.body):
             i = loop.induction_variable
             memref.store(memref.load(source, [arith.addi(start, i)]), target, [arith.addi(to, i)])
@@ -168,6 +193,19 @@ class _CellEquation:
     """The same where points of equal time may be one call."""
 
 
+def _is_constant(access: ir.AffineMap | None) -> bool:
+    """Whether an access is to the same element at all points."""
+    return access is None or all(isinstance(e, ir.AffineConstantExpr) for e in access.results)
+
+
+def _divided(system: System, is_shared: bool) -> Crews | None:
+    """The crews of a system that distributes points, proved to wait for all that they need."""
+    crews = find_crews(system, is_shared) if system.distribute == "points" else None
+    if crews is not None:
+        check_crews(system, crews)
+    return crews
+
+
 def _last(cell: _CellEquation, first: Sequence[ir.Value], count: ir.Value) -> list[ir.Value]:
     """The last point of a run."""
     return [arith.addi(x, arith.subi(count, index(1))) if d == cell.run_dimension else x for d, x in enumerate(first)]
@@ -213,15 +251,22 @@ class _SystemLowering(Emitter):
         self._arrays: dict[ir.Value, Array] = {}
         self._cells: dict[str, _CellEquation] = {}
         self._general: dict[str, GeneralEquation] = {}
-        self._owners: dict[str, ir.AffineMap] = {}
+        self._owners = {
+            e.name: ir.AffineMapAttr(e.op.attributes["owner"]).value
+            for e in system.equations
+            if "owner" in e.op.attributes
+        }
         packed: dict[tuple[ir.Value, Layout], Array] = {}
         cells = find_cells(system)
         # A thread goes through its chains one after another, whatever the order of their points in time.
         self._lines, self._chains = find_chains(system, cells)
+        self._crews = _divided(self._lines, is_shared=not self._chains)
+        self._plans, self._weights = self._block_plans(cells)
+        self._memory = None
+        if kernels.blocks is not None:
+            self._memory = SharedMemory.plan(kernels.blocks, list(self._plans.values()), self._weights)
         for equation in system.equations:
             cell = cells[equation.name]
-            if "owner" in equation.op.attributes:
-                self._owners[equation.name] = ir.AffineMapAttr(equation.op.attributes["owner"]).value
             if cell is None:
                 self._general[equation.name] = GeneralEquation(equation.op, self._symbols, self._array)
             else:
@@ -239,6 +284,8 @@ class _SystemLowering(Emitter):
         block = team.operation.regions[0].blocks.append(index_type, index_type)
         self._tid, self._nthreads = block.arguments
         with ir.InsertionPoint(block):
+            self._shared = SharedArguments([], {}) if self._memory is None else self._memory.emit(self._weights)
+            self._member = Member(self._crews, self._tid, self._nthreads)
             self._units = {name: self._unit_share(cell.kernel, cell.units) for name, cell in self._cells.items()}
             for target, source, boundary in boundaries:
                 function = self._kernels.copy(target.type.element_type)
@@ -263,7 +310,7 @@ class _SystemLowering(Emitter):
         if name in self._cells:
             self.run(name, point, index(1))
         else:
-            with self._one_thread(name, point):
+            with self._one_thread(name, point, is_alone=True):
                 self._general[name].emit(point)
 
     def run(self, name: str, first: Sequence[ir.Value], count: ir.Value) -> None:
@@ -272,14 +319,14 @@ class _SystemLowering(Emitter):
         rows = (index(0), cell.rows)
         if not cell.kernel.is_strided:
             rows = (index(0), arith.muli(arith.maxsi(count, index(0)), cell.rows))
-        units = (index(0), index(cell.units))
         if self._system.distribute == "points":
             with self._one_thread(name, first):
-                self._call(cell, rows, units, first, count)
+                self._call(name, rows, self._units[name], first, count)
         elif self._system.distribute == "rows":
-            self._call(cell, share(rows[1], self._tid, self._nthreads), units, first, count)
+            units = (index(0), index(cell.units))
+            self._call(name, share(rows[1], self._tid, self._nthreads), units, first, count)
         else:
-            self._call(cell, rows, self._units[name], first, count)
+            self._call(name, rows, self._units[name], first, count)
 
     def enter(self, mark: str, names: frozenset[str]) -> None:
         """A thread that owns rows alone has to wait before one thread runs a general equation on all of them."""
@@ -287,12 +334,15 @@ class _SystemLowering(Emitter):
             BarrierOp()
 
     def leave(self, mark: str, names: frozenset[str]) -> None:
-        """A barrier, where the way of sharing the work needs one."""
+        """Wait, where the way of sharing the work needs it."""
         distribute = self._system.distribute
         general = not names.isdisjoint(self._general)
-        if mark == {"units": STEP, "points": WAVE}.get(distribute) or (
-            mark == STEP and distribute == "rows" and general
-        ):
+        if distribute == "points":
+            if mark == WAVE:
+                self._member.after_wave()
+            else:
+                self._member.after_step(names)
+        elif mark == STEP and (distribute == "units" or general):
             BarrierOp()
 
     # Arrays and kernels.
@@ -324,6 +374,33 @@ class _SystemLowering(Emitter):
         buffer = memref.AllocOp(ir.MemRefType.get(sizes, type_.element_type), dynamic, [], loc=name).result
         return Array(buffer, storage)
 
+    def _block_plans(self, cells: Cells) -> tuple[dict[str, BlockPlan], dict[str, Weights]]:
+        """For thread blocks: the plan of each cell's kernel, and the weights that may stay in shared memory."""
+        blocks = self._kernels.blocks
+        if blocks is None:
+            return {}, {}
+        plans = {name: BlockPlan.of(cell, blocks) for name, cell in cells.items() if cell is not None}
+        weights: dict[str, Weights] = {}
+        for equation in self._system.equations:
+            plan = plans.get(equation.name)
+            # What is computed at one time alone reads its weights once.
+            time = ir.AffineMapAttr(equation.op.attributes["schedule"]).value
+            if plan is None or not plan.rounds or _is_constant(time) or not blocks.is_persistent:
+                continue
+            if all(_is_constant(plan.cell.operands[w].access) for w in plan.layouts):
+                weights[equation.name] = Weights(plan, *self._sharers(equation.name, blocks.blocks))
+        return plans, weights
+
+    def _sharers(self, name: str, blocks: int) -> tuple[int, int | None]:
+        """How many blocks share the units of an equation, and the owner whose equations alone they have, if any."""
+        if self._system.distribute == "units":
+            return blocks, None
+        if self._crews is None or blocks < self._crews.owners:
+            return 1, None
+        owner = self._owners[name].results[0]
+        own = owner.value if isinstance(owner, ir.AffineConstantExpr) else None
+        return self._crews.members(blocks), own
+
     def _cell_equation(
         self, equation: Equation, cell: Cell, packed: dict[tuple[ir.Value, Layout], Array]
     ) -> _CellEquation:
@@ -333,7 +410,8 @@ class _SystemLowering(Emitter):
         carry = Carry((), frozenset()) if chain is None else chain.carry
         if chain is not None:
             strided = chain.dim
-        kernel = self._kernels.of(cell, equation.name, strided is not None, None if chain is None else carry)
+        resident = () if self._memory is None else self._memory.resident(equation.name)
+        kernel = self._kernels.of(cell, equation.name, strided is not None, None if chain is None else carry, resident)
         arguments = []
         for number, operand in enumerate(cell.operands):
             layout = kernel.layouts.get(number)
@@ -361,32 +439,43 @@ class _SystemLowering(Emitter):
 
     def _unit_share(self, kernel: Kernel, units: int) -> tuple[ir.Value, ir.Value]:
         """The thread's units: whole unit tiles."""
-        lo, hi = share(index(-(-units // kernel.unit_tile)), self._tid, self._nthreads)
+        part = (self._tid, self._nthreads)
+        if self._system.distribute == "points":
+            if not self._member.is_shared:
+                return index(0), index(units)
+            part = (self._member.place, self._member.size)
+        lo, hi = share(index(-(-units // kernel.unit_tile)), *part)
         tile = index(kernel.unit_tile)
         return arith.muli(lo, tile), arith.minsi(arith.muli(hi, tile), index(units))
 
     def _call(
         self,
-        cell: _CellEquation,
+        name: str,
         rows: tuple[ir.Value, ir.Value],
         units: tuple[ir.Value, ir.Value],
         point: Sequence[ir.Value],
         count: ir.Value,
     ) -> None:
+        cell = self._cells[name]
         operands = [*rows, *units, *([count] if cell.kernel.is_strided else [])]
         for argument in cell.arguments:
             at = _last(cell, point, count) if argument.is_last else point
             operands += [argument.array.flat, argument.offset(at, self._symbols)]
             operands += [] if argument.stride is None else [argument.stride]
+        if name in self._plans:
+            operands += self._shared.of(name, self._plans[name])
         func.CallOp([], ir.FlatSymbolRefAttr.get(cell.kernel.name), operands)
 
     @contextmanager
-    def _one_thread(self, name: str, point: Sequence[ir.Value]) -> Iterator[None]:
-        """What is emitted inside is run by one thread: the owner of the point, or thread 0."""
-        owner = index(0)
+    def _one_thread(self, name: str, point: Sequence[ir.Value], *, is_alone: bool = False) -> Iterator[None]:
+        """What is emitted inside is run by one thread: thread 0, or the owner of the point; of a crew by all or one."""
         if self._system.distribute == "points":
-            owner = arith.remui(indices(self._owners[name], point, self._symbols)[0], self._nthreads)
-        branch = scf.IfOp(arith.cmpi(arith.CmpIPredicate.eq, owner, self._tid))
+            runs = self._member.has(indices(self._owners[name], point, self._symbols)[0])
+            if is_alone and self._member.is_shared:
+                runs = arith.andi(runs, self._member.is_first())
+        else:
+            runs = arith.cmpi(arith.CmpIPredicate.eq, index(0), self._tid)
+        branch = scf.IfOp(runs)
         with ir.InsertionPoint(branch.then_block):
             yield
             scf.YieldOp([])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch_mlir import ir
 from torch_mlir.dialects import arith, func, llvm, memref
 
+from parc.codegen.block_target import find_target, is_workgroup
 from parc.codegen.irtools import (
     arguments_of_kind,
     defining_op,
@@ -19,8 +20,9 @@ from parc.codegen.loops import index
 from parc.codegen.sizes import affine_of
 from parc.errors import CompileError
 from parc.passbase import Pass
+from parc.runtime.header import header_bytes
 
-# Buffers start on a cache line; the arena's first line is the status word (see `lower-asserts`).
+# Buffers start on a cache line, behind the header.
 ALIGNMENT = 64
 # What a size may be computed by.
 SIZE_DIALECTS = ("arith", "affine")
@@ -30,7 +32,8 @@ SIZE_DIALECTS = ("arith", "affine")
 class PlanBuffers(Pass):
     """Every buffer of a call becomes a slice of one arena.
 
-    Buffers that are never in use together share their place. A buffer inside `parc.team` has a copy for each thread.
+    Buffers that are never in use together share their place. A buffer inside `parc.team` has a copy for each thread. For a
+    GPU (`target=sm_90`, with so many `blocks`) those in shared memory stay, and the arena's header has room for its blocks.
     What they are is the module's attribute `parc.arena`: for each place, the buffers that have it and their bytes.
 
         func.func @main(%T: index {parc.kind = "symbol"}, ...) {
@@ -43,14 +46,19 @@ class PlanBuffers(Pass):
 
     name = "plan-buffers"
 
+    target: str = "cpu"
+    blocks: int = 0
+
     def run(self, module: ir.Module) -> None:
         functions = entry_functions(module)
+        blocks = find_target(self.target, self.blocks)
+        start = header_bytes(0 if blocks is None else blocks.blocks)
         with module.context, ir.Location.unknown():
             plans = [(f, _plan(f)) for f in functions]
             _describe_arena(module, plans)
-            _build_arena_size(module, plans)
+            _build_arena_size(module, plans, start)
             for function, slots in plans:
-                _use_arena(function, slots)
+                _use_arena(function, slots, start, is_cpu=blocks is None)
 
 
 @dataclass
@@ -84,6 +92,8 @@ def _plan(function: func.FuncOp) -> list[list[_Buffer]]:
 
     buffers = []
     for alloc in walk(function, "memref.alloc"):
+        if is_workgroup(alloc.operation.results[0].type):
+            continue
         uses = [top_level(user) for user in _users(alloc.operation.results[0])] or [top_level(alloc)]
         buffers.append(_Buffer(alloc, min(uses), max(uses)))
     slots: list[list[_Buffer]] = []
@@ -117,12 +127,12 @@ def _users(value: ir.Value) -> list[ir.Operation]:
 class _Layout:
     """Emits the computation of the slots' offsets, in bytes, at the current insertion point."""
 
-    def __init__(self, replacements: dict[ir.Value, ir.Value], nthreads: ir.Value) -> None:
+    def __init__(self, replacements: dict[ir.Value, ir.Value], nthreads: ir.Value, start: int) -> None:
         self._copies = dict(replacements)
         self._nthreads = nthreads
         self.offsets: list[ir.Value] = []
         self.strides: dict[memref.AllocOp, ir.Value] = {}
-        self.end = index(ALIGNMENT)
+        self.end = index(start)
 
     def add(self, slot: Sequence[_Buffer]) -> None:
         """Place one slot behind what has been placed."""
@@ -204,14 +214,14 @@ def _description(buffer: _Buffer, positions: dict[ir.Value, int]) -> ir.DictAttr
     return ir.DictAttr.get(attributes)
 
 
-def _build_arena_size(module: ir.Module, plans: Sequence[tuple[func.FuncOp, list[list[_Buffer]]]]) -> None:
+def _build_arena_size(module: ir.Module, plans: Sequence[tuple[func.FuncOp, list[list[_Buffer]]]], start: int) -> None:
     """Add `@arena_size(%nthreads, symbols...)`: the bytes of the arena, enough for each of the entry functions."""
     symbols = next(symbol_arguments(f) for f, _ in plans if f.name.value == "main")
 
     def size(values: Sequence[ir.Value]) -> ir.Value:
-        largest = index(ALIGNMENT)
+        largest = index(start)
         for _, slots in plans:
-            layout = _Layout(dict(zip(symbols, values[1:], strict=True)), values[0])
+            layout = _Layout(dict(zip(symbols, values[1:], strict=True)), values[0], start)
             for slot in slots:
                 layout.add(slot)
             largest = arith.MaxUIOp(largest, layout.end).result
@@ -242,7 +252,7 @@ def _unknown(value: ir.Value) -> ir.Value:
     return arith.index_cast(ir.IndexType.get(), unknown)
 
 
-def _use_arena(function: func.FuncOp, slots: list[list[_Buffer]]) -> None:
+def _use_arena(function: func.FuncOp, slots: list[list[_Buffer]], header: int, *, is_cpu: bool) -> None:
     """Add the arguments of a team's program and replace every allocation by a view of the arena."""
     index_type, byte = ir.IndexType.get(), ir.IntegerType.get_signless(8)
     arena_type = ir.MemRefType.get([ir.ShapedType.get_dynamic_size()], byte)
@@ -258,11 +268,11 @@ def _use_arena(function: func.FuncOp, slots: list[list[_Buffer]]) -> None:
     (tid,), (nthreads,), (arena,) = (arguments_of_kind(function, k) for k in ("thread", "threads", "arena"))
     symbols = symbol_arguments(function)
     with ir.InsertionPoint.at_block_begin(function.entry_block):
-        layout = _Layout(dict(zip(symbols, symbols, strict=True)), nthreads)
+        layout = _Layout(dict(zip(symbols, symbols, strict=True)), nthreads, header)
         for slot in slots:
             layout.add(slot)
         for slot, start in zip(slots, layout.offsets, strict=True):
-            start = _unknown(start)
+            start = _unknown(start) if is_cpu else start
             for buffer in slot:
                 offset = start
                 if buffer.per_thread:

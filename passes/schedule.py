@@ -28,6 +28,8 @@ class ScheduleSystem(Pass):
         "parc.equation"() ({...}) {name = "cell0", ..., schedule = affine_map<(t)[T, B] -> (t)>}
         "parc.equation"() ({...}) {name = "cell1", ..., schedule = affine_map<(t)[T, B] -> (t + 1)>}
       }) {symbols = ["T", "B"], strategy = "wavefront", distribute = "units"}
+
+    It is chosen for so many threads of this machine, or thread blocks of a GPU (`target=sm_90 threads=132`).
     """
 
     name: ClassVar[str] = "schedule"
@@ -35,11 +37,13 @@ class ScheduleSystem(Pass):
     strategy: str = "auto"
     distribute: str = ""
     time_tile: int = 0
+    target: str = "cpu"
     threads: int = 0
     sizes: str = ""
 
     def run(self, module: ir.Module) -> None:
-        request = Request(self.strategy, self.distribute, self.time_tile, self.threads, parse_sizes(self.sizes))
+        sizes = parse_sizes(self.sizes)
+        request = Request(self.strategy, self.distribute, self.time_tile, self.threads, sizes, self.target)
         with module.context, ir.Location.unknown():
             built = [build(op) for op in systems(module)]
             # A solver gives its equations their times itself.

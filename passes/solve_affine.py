@@ -10,9 +10,9 @@ from torch_mlir import ir
 from parc.errors import CompileError
 from parc.passbase import Pass
 from parc.passes.schedule import parse_sizes
-from parc.poly.cost import Machine
 from parc.poly.dependences import Dependence, check_system, dependences
 from parc.poly.legality import verify
+from parc.poly.machine import Machine
 from parc.poly.model import System, build, systems
 from parc.poly.plan import default_sizes
 from parc.poly.schedules import SOLVERS, STRATEGIES
@@ -61,6 +61,7 @@ class SolveAffine(Pass):
     over: str = ""
     chunk: int = 0
     levels: int = 0
+    target: str = "cpu"
     threads: int = 0
     sizes: str = ""
 
@@ -154,7 +155,7 @@ class SolveAffine(Pass):
         return scan_levels(extent, self._machine().threads, self.chunk, self.levels)
 
     def _machine(self) -> Machine:
-        return Machine.detect(self.threads)
+        return Machine.of(self.target, self.threads)
 
     def _predict(
         self, system: System, flow: Sequence[Dependence], recurrence: Recurrence, sizes: Mapping[str, int]

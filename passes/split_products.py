@@ -10,11 +10,18 @@ once as one large matrix product; and where a product needs a value that the sam
     cell_in0[t]: p[t] = x[t] * W
     cell[t]:     c = p[t] + h[t] * U;      h[t+1] = tanh(c)
 
+In a wavefront of few rows that is one more wait in each wave, for a product of as few rows. With `inputs=false` the
+cells of a stack multiply their inputs themselves, and both weights of a layer stay where it is computed. So does the
+first layer, though one product of all steps would do for its input: a wave takes as long as its slowest layer, and
+those above have two products as well. Only a product that is larger than theirs still becomes an equation, and so does
+the input product of a recurrence alone.
+
 A product of a concatenation, `[x, h] * W`, is first written as `x * W1 + h * W2`.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import prod
 from typing import ClassVar
 
 from torch_mlir import ir
@@ -38,6 +45,9 @@ class SplitProducts(Pass):
 
     name: ClassVar[str] = "split-products"
 
+    inputs: bool = True
+    """Do all products of inputs become equations? If not, cells of stacks keep theirs."""
+
     def run(self, module: ir.Module) -> None:
         for func in module.body.operations:
             if func.operation.name != "func.func":
@@ -45,16 +55,40 @@ class SplitProducts(Pass):
             for block in func.operation.regions[0].blocks:
                 for op in list(block.operations):
                     if op.operation.name == "parc.system":
-                        _split_system(op.operation)
+                        _split_system(op.operation, self.inputs)
 
 
-def _split_system(system: ir.Operation) -> None:
+def _split_system(system: ir.Operation, inputs: bool) -> None:
     equations = [o.operation for o in system.regions[0].blocks[0].operations if o.operation.name == "parc.equation"]
     for equation in equations:
         _split_concatenations(system, equation)
     cyclic = _recurrent_arrays(equations)
+    kept = set() if inputs else _kept_inputs(system, cyclic)
     for equation in equations:
-        _Splitter(system, equation, cyclic[equation]).run()
+        _Splitter(system, equation, cyclic[equation], kept).run()
+
+
+def _kept_inputs(system: ir.Operation, cyclic: dict[ir.Operation, set[ir.Value]]) -> set[ir.Operation]:
+    """The products of inputs that stay in their cells: those of other layers' states, and all that are no larger."""
+    products: list[ir.Operation] = []
+    for equation, arrays in cyclic.items():
+        splitter = _Splitter(system, equation, arrays, set())
+        splitter.place()
+        products += splitter.inputs
+    sizes = {p: prod(p.operands[1 - _PRODUCTS[p.name]].type.shape) for p in products}
+    largest = max((sizes[p] for p in products if _reads_unknown(p.operands[_PRODUCTS[p.name]])), default=0)
+    return {p for p in products if sizes[p] <= largest}
+
+
+def _reads_unknown(tile: ir.Value) -> bool:
+    """Whether a tile is read, maybe through views, from an array of the system."""
+    if isinstance(tile.owner, ir.Block):
+        return False
+    op = tile.owner.operation
+    if op.name == "parc.read":
+        array = op.operands[0].owner
+        return not isinstance(array, ir.Block) and array.name == "parc.unknown"
+    return op.name in _VIEWS and any(_reads_unknown(v) for v in op.operands)
 
 
 # -- [a, b] * W = a * W1 + b * W2 ------------------------------------------------------------------------------
@@ -168,10 +202,13 @@ class _Stage:
 class _Splitter:
     """Cuts one equation into input products and stages."""
 
-    def __init__(self, system: ir.Operation, equation: ir.Operation, cyclic: set[ir.Value]) -> None:
+    def __init__(
+        self, system: ir.Operation, equation: ir.Operation, cyclic: set[ir.Value], kept: set[ir.Operation]
+    ) -> None:
         self.system = system
         self.equation = equation
         self.cyclic = cyclic
+        self.kept = kept
         self.block = equation.regions[0].blocks[0]
         self.label = ir.StringAttr(equation.attributes["name"]).value
         #: Operations that any stage can repeat for itself: reads, their views, empty and constant tensors.
@@ -186,9 +223,14 @@ class _Splitter:
         self.floor = 0
         self.is_recurrent = any(o.operands[0] in cyclic for o in _named(equation, "parc.read"))
 
-    def run(self) -> None:
+    def place(self) -> None:
+        """Find the level of every operation."""
         for op in self.block.operations:
             self._place(op.operation)
+        self._sink_kept()
+
+    def run(self) -> None:
+        self.place()
         depth = max(self.level.values(), default=0)
         if not self.inputs and depth == 0:
             return
@@ -213,7 +255,7 @@ class _Splitter:
         if position is not None and _is_outside(op.operands[1 - position], self.equation):
             tile = op.operands[position]
             is_input = self._is_shared(tile) and self._is_zero(op.operands[2]) and not self._reads_cycle(tile)
-            if self.is_recurrent and is_input:
+            if self.is_recurrent and is_input and op not in self.kept:
                 self.inputs.append(op)
                 return
             waits = 0 if self._is_shared(tile) else 1
@@ -232,6 +274,18 @@ class _Splitter:
         elif products:
             self.from_product.add(op)
         self.level[op] = level
+
+    def _sink_kept(self) -> None:
+        """Move the kept products, and what is computed from them alone, to the stage that first uses them."""
+        free: dict[ir.Operation, None] = {}
+        for op in self.level:
+            computed = [v for v in captured_values(op) if not self._is_shared(v)]
+            follows = bool(computed) and all(v.owner.operation in free for v in computed)
+            if op in self.kept or (follows and op.name.startswith("linalg.") and not _reduces(op)):
+                free[op] = None
+        for op in reversed(free):
+            users = [self.level[u] for u in _users(op) if u in self.level]
+            self.level[op] = min(users, default=self.level[op])
 
     def _owners(self, op: ir.Operation) -> set[ir.Operation]:
         """The operations that the operands come from."""

@@ -14,6 +14,7 @@ from parc.module import Model, Module, Source
 from parc.pipelines import stage_of
 from parc.poly.schedules import STRATEGIES
 from parc.report import Report, explain_module, explain_training
+from parc.target import Target
 
 Example = Sequence[object] | Tensor | None
 
@@ -23,11 +24,13 @@ def compile(
     example_inputs: Example = None,
     *,
     example_kwargs: Mapping[str, object] | None = None,
+    target: str = "cpu",
     threads: int | None = None,
     strategy: str = "auto",
     dynamic_shapes: object = None,
     training: bool = False,
     memory: int | str | None = None,
+    launches: str = "once",
 ) -> Module:
     """Compile a model; the result is called as the model is.
 
@@ -36,7 +39,10 @@ def compile(
     example_inputs, example_kwargs: the arguments of one call (a tensor alone is the only argument).  What matters are
         structure, element types, shapes, and the range of integers.  None compiles at the first call, from its
         arguments; model files need none.
-    threads: None for as many as this process may use.
+    target: "cpu"; "cuda" for the GPU that torch uses, whose tensors the program then takes; "cuda:sm_90" for any GPU
+        of that architecture, to be saved where there is none; "cuda-emulated" runs a GPU's program step by step on the
+        CPU, on CPU tensors, and checks each memory access (docs/gpu.md).
+    threads: None for as many as this process may use; of GPUs thread blocks, None for one to a multiprocessor.
     strategy: "auto" lets the cost model choose; or one of `parc.poly.schedules.STRATEGIES`.
     dynamic_shapes: as for torch.export, where a string also names a dimension; None finds by trial which dimensions
         may vary from call to call.
@@ -45,12 +51,14 @@ def compile(
     memory: what a training step may take, such as "256MB" or a number of bytes; a step that needs more goes through
         the sequence in chunks, whose states are kept or, in reversible cells, computed backwards; or it is refused
         with the least number that would do.
+    launches: of a program for a GPU: "once" is one kernel, whose thread blocks wait for each other and keep weights;
+        "waves" is one for all that is between two waits, for GPUs that cannot hold all blocks at once.
 
     The schedule is chosen for the sizes of the example, and right for all.  Raises `CompileError` for what cannot be
-    compiled; calls raise `CallError` for arguments that do not fit.
+    compiled, `DeviceError` for a GPU that is not there; calls raise `CallError` for arguments that do not fit.
     """
     limit = None if memory is None else parse_bytes(memory)
-    module = Module(Source.of(model, dynamic_shapes), _options(strategy, threads), limit)
+    module = Module(Source.of(model, dynamic_shapes), _options(strategy, threads, target, launches), limit)
     arguments = _arguments(example_inputs)
     if example_inputs is not None or example_kwargs is not None or isinstance(model, str | os.PathLike):
         module.build(arguments, example_kwargs or {}, training=training)
@@ -64,6 +72,7 @@ def explain(
     example_inputs: Example = None,
     *,
     example_kwargs: Mapping[str, object] | None = None,
+    target: str = "cpu",
     threads: int | None = None,
     strategy: str = "auto",
     dynamic_shapes: object = None,
@@ -80,7 +89,7 @@ def explain(
         return model.explain(sizes)
     source = Source.of(model, dynamic_shapes)
     imported = source.load(_arguments(example_inputs), example_kwargs or {}, ir.Context())
-    compiler = Compiler(imported, _options(strategy, threads), source.name)
+    compiler = Compiler(imported, _options(strategy, threads, target), source.name)
     if training:
         forward, backward = (compiler.schedule(program) for program in compiler.adjoint())
         return _with_step(explain_training(forward, backward, sizes), (forward, backward), compiler, sizes)
@@ -111,9 +120,13 @@ def _arguments(example: Example) -> tuple[object, ...]:
     return tuple(example) if isinstance(example, tuple | list) else (example,)
 
 
-def _options(strategy: str, threads: int | None) -> Options:
+def _options(strategy: str, threads: int | None, target: str, launches: str = "once") -> Options:
     if strategy not in ("auto", *STRATEGIES):
         raise ValueError(f"there is no strategy '{strategy}'; choose from auto, {', '.join(STRATEGIES)}")
     if threads is not None and threads < 1:
         raise ValueError(f"threads is at least 1, not {threads}")
-    return Options(strategy, threads or 0)
+    if launches not in ("once", "waves"):
+        raise ValueError(f"launches is 'once' or 'waves', not '{launches}'")
+    if launches == "waves" and target == "cpu":
+        raise ValueError("launches='waves' is for programs of GPUs: the target is cpu")
+    return Options(strategy, threads or 0, Target.parse(target), launches)

@@ -1,45 +1,52 @@
-"""The plan of a program's arena (`plan-buffers`), read off its module: also of programs without machine code."""
+"""The plan of a program's arena (`plan-buffers`): what is where in it, as a function of the sizes."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from torch_mlir import ir
-
+from parc.expression import Expression
 from parc.memory import Place
-from parc.poly.affine import evaluate, with_names
 
 _LINE = 64
 """Buffers start on a cache line; the arena's first line is the status word."""
 
 
+@dataclass(frozen=True)
+class ArenaBuffer:
+    """A buffer in the arena; one for each member of the team where it is `per_member`."""
+
+    name: str
+    """The array of a system that it is, by the name of the unknown; otherwise empty."""
+    bytes: Expression
+    text: str
+    """The bytes as people read them: `T * 64`."""
+    per_member: bool = False
+
+    def size(self, symbols: Sequence[int], members: int, unit: int = 1) -> int:
+        """The bytes of all copies, each in whole units."""
+        return self.copies(members) * unit * -(-max(self.bytes.at(symbols), 0) // unit)
+
+    def copies(self, members: int) -> int:
+        """How many of it there are for a team of so many members."""
+        return members if self.per_member else 1
+
+
+@dataclass(frozen=True)
 class ArenaPlan:
-    """The places in the arena of a module that went through `plan-buffers`, for teams of `threads`."""
+    """The places in the arena, each with the buffers that have it one after another."""
 
-    def __init__(self, module: ir.Module, threads: int) -> None:
-        attributes = module.operation.attributes
-        described = ir.ArrayAttr(attributes["parc.arena"]) if "parc.arena" in attributes else ()
-        self._places = [[ir.DictAttr(buffer) for buffer in ir.ArrayAttr(place)] for place in described]
-        self._threads = threads
+    buffers: tuple[tuple[ArenaBuffer, ...], ...] = ()
 
-    def places(self, symbols: Sequence[int], names: Sequence[str]) -> list[Place]:
-        """What is in the arena in a call with these symbols, largest first; `names` are those of the symbols."""
-        return sorted((self._place(buffers, symbols, names) for buffers in self._places), key=lambda p: -p.bytes)
+    def places(self, symbols: Sequence[int], members: int) -> list[Place]:
+        """What is in the arena in a call with these symbols, largest first."""
+        return sorted((_place(buffers, symbols, members) for buffers in self.buffers), key=lambda p: -p.bytes)
 
-    def bytes(self, symbols: Sequence[int]) -> int:
+    def bytes(self, symbols: Sequence[int], members: int) -> int:
         """The bytes of all places in such a call, each in whole cache lines."""
-        return _LINE + sum(max(self._size(b, symbols, _LINE) for b in buffers) for buffers in self._places)
+        return _LINE + sum(max(b.size(symbols, members, _LINE) for b in buffers) for buffers in self.buffers)
 
-    def _place(self, buffers: Sequence[ir.DictAttr], symbols: Sequence[int], names: Sequence[str]) -> Place:
-        largest = max(buffers, key=lambda b: self._size(b, symbols))
-        (expr,) = ir.AffineMapAttr(largest["bytes"]).value.results
-        text = with_names(str(expr), (), tuple(names))
-        copies = self._copies(largest)
-        named = (ir.StringAttr(buffer["name"]).value for buffer in buffers)
-        formula = text if copies == 1 else f"{copies} * {text}"
-        return Place(tuple(name for name in named if name), formula, self._size(largest, symbols))
 
-    def _size(self, buffer: ir.DictAttr, symbols: Sequence[int], unit: int = 1) -> int:
-        (expr,) = ir.AffineMapAttr(buffer["bytes"]).value.results
-        return self._copies(buffer) * unit * -(-max(evaluate(expr, symbols), 0) // unit)
-
-    def _copies(self, buffer: ir.DictAttr) -> int:
-        return self._threads if "per_thread" in buffer else 1
+def _place(buffers: Sequence[ArenaBuffer], symbols: Sequence[int], members: int) -> Place:
+    largest = max(buffers, key=lambda b: b.size(symbols, members))
+    copies = largest.copies(members)
+    formula = largest.text if copies == 1 else f"{copies} * {largest.text}"
+    return Place(tuple(b.name for b in buffers if b.name), formula, largest.size(symbols, members))

@@ -3,13 +3,15 @@
 import threading
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
+from parc.errors import CallError
 from parc.memory import Memory
 from parc.parameters import Snapshot, plain
 from parc.runtime.executable import Buffer, Executable
+from parc.runtime.image import ProgramImage
 from parc.signature import Signature
 
 
@@ -22,22 +24,28 @@ class Compiled:
         self._dtypes = [t.dtype for t in signature.inputs]
         self._known: tuple[tuple[torch.Size, ...] | None, tuple[int, ...]] = (None, ())
         self._prepared_from: Snapshot | None = None
-        self._prepared: list[np.ndarray] = []
+        self._prepared: list[Tensor] = []
         self._prepared_buffers: list[Buffer] = []
         self._sized_for: tuple[int, ...] | None = None
         self._result_sizes: list[tuple[torch.dtype, tuple[int, ...]]] = []
         self._lock = threading.Lock()
 
+    @property
+    def device(self) -> torch.device:
+        """Where inputs, parameters and results are."""
+        return self._executable.device
+
     def sizes(self, inputs: Sequence[Tensor]) -> tuple[int, ...]:
         """The values of the symbols for these inputs; `CallError` says which of them does not fit."""
         shapes = tuple([t.shape for t in inputs])
         known, symbols = self._known
+        device = self.device
         fits = shapes == known and all(
-            t.dtype is dtype and t.device.type == "cpu" and t.layout is torch.strided
+            t.dtype is dtype and t.device == device and t.layout is torch.strided
             for t, dtype in zip(inputs, self._dtypes, strict=True)
         )
         if not fits:
-            symbols = self.signature.solve(inputs)
+            symbols = self.signature.solve(inputs, device)
             self._known = shapes, symbols
         return symbols
 
@@ -49,9 +57,13 @@ class Compiled:
         """The memory of a call at these sizes."""
         types = (self.signature.inputs, self.signature.results, self.signature.parameters)
         inputs, results, parameters = (sum(t.bytes(symbols) for t in group) for group in types)
-        places = self._executable.places(symbols, self.signature.symbols)
+        places = self._executable.places(symbols)
         arena, prepared = self.arena_bytes(symbols), self._executable.prepared_bytes
         return Memory(inputs, results, parameters, prepared, arena, places)
+
+    def image(self) -> ProgramImage:
+        """The program as data, to be kept in a file."""
+        return self._executable.image(self.signature)
 
     def __call__(self, symbols: tuple[int, ...], inputs: Sequence[Tensor], parameters: Snapshot) -> list[Tensor]:
         """Run on inputs of these sizes. The results are new tensors, which carry no gradient."""
@@ -63,8 +75,9 @@ class Compiled:
                 self._prepared = self._executable.prepare(parameters.buffers, len(symbols))
                 self._prepared_buffers = [Buffer.of(a) for a in self._prepared]
                 self._prepared_from = parameters
+            device = self.device
             held = [plain(t) for t in inputs]
-            results = [torch.empty(sizes, dtype=dtype) for dtype, sizes in self._result_sizes]
+            results = [torch.empty(sizes, dtype=dtype, device=device) for dtype, sizes in self._result_sizes]
             self._executable.run(
                 symbols,
                 [
@@ -75,3 +88,11 @@ class Compiled:
                 ],
             )
         return results
+
+
+def refuse_transforms(inputs: Sequence[Tensor]) -> None:
+    """`CallError` for a call under a transform that compiled programs know nothing of."""
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        raise CallError("transforms of torch.func (vmap, grad, ...) of a compiled module are not supported")
+    if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(t).tangent is not None for t in inputs):
+        raise CallError("forward-mode differentiation through a compiled module is not supported")

@@ -10,20 +10,23 @@ from torch import Tensor
 from torch_mlir import ir
 from torch_mlir.dialects import func
 
+from parc.codegen.block_target import PERSISTENT, WAVES
 from parc.codegen.irtools import argument_kind, copy_module, find_function, walk
 from parc.comparison import compare_results
+from parc.backends import Backend, find_backend
 from parc.compiled import Compiled
-from parc.errors import CompileError, ParcError
+from parc.errors import CompileError
 from parc.importers import Imported
 from parc.importers.imported import Original
+from parc.jit import JitError
 from parc.parameters import Parameters
-from parc.pipelines import run_pipeline, stage_of, stage_steps, stages_after, steps_until
+from parc.pipelines import Step, run_pipeline, stage_of, stage_steps, stages_after, steps_until
 from parc.planned import Planned
-from parc.runtime import Team
-from parc.runtime.executable import Arena, Executable
-from parc.runtime.team import usable_cpus
+from parc.read_module import read_facts, read_signature
+from parc.runtime.executable import Executable
 from parc.sensitivity import Sources, sensitivities
 from parc.signature import Signature, TensorType, short_name
+from parc.target import Target
 
 _QUIET_SECONDS = 2.0
 # Names that a pass's options take.
@@ -32,10 +35,13 @@ _PLAIN = re.compile(r"[^\s,{}()$]+")
 
 @dataclass(frozen=True)
 class Options:
-    """How to compile: `threads` 0 means as many as this process may use."""
+    """How to compile: `threads`, of a GPU blocks, are as many as there are where they are 0."""
 
     strategy: str = "auto"
     threads: int = 0
+    target: Target = Target()
+    launches: str = "once"
+    """Of a GPU's program: "once" or "waves"."""
 
 
 class Progress:
@@ -65,15 +71,17 @@ class Compiler:
     The imported module itself is taken to the stage "system" and stays there; later stages work on copies.
     """
 
-    def __init__(self, imported: Imported, options: Options, name: str) -> None:
-        """CompileError when the imported module cannot be taken to the stage "system"."""
+    def __init__(self, imported: Imported, options: Options, name: str, backend: Backend | None = None) -> None:
+        """CompileError when the imported module cannot be taken to the stage "system".
+
+        `backend` is that of the program which this one was made from; DeviceError for a GPU that is not there.
+        """
         # The parameters are not held on to: others may take their places.
         self._imported = replace(imported, parameters={})
         self._name = name
         self._progress = Progress(name)
         self._options = options
-        self._team: Team | None = None
-        self._arena = Arena()
+        self._backend = backend or find_backend(options.target, options.threads)
         self._stage = stage_of(imported.module)
         if self._stage == "adjoint":
             raise CompileError("the module holds both programs of a training step: compile what they were made from")
@@ -104,19 +112,16 @@ class Compiler:
 
     def derive(self, module: ir.Module) -> "Compiler":
         """The compiler of a program that was made from a copy of this one; on the same team, in the same arena."""
-        derived = Compiler(replace(self._imported, module=module, original=None), self._options, self._name)
-        if self._team is None:
-            self._team = Team(self._options.threads or None)
-        derived._team, derived._arena = self._team, self._arena
-        return derived
+        imported = replace(self._imported, module=module, original=None)
+        return Compiler(imported, self._options, self._name, self._backend)
 
     def inference(self, tensors: Mapping[str, Tensor]) -> tuple[Program, Parameters]:
         """The program, compared with the original, and its parameters: `tensors` by name, in their order."""
         program = self._assemble(copy_module(self._imported.module), self._stage)
         types = program.run.signature.parameters
         _check_names(types, tensors)
-        parameters = Parameters(types, tensors, self._imported.owner)
-        if self.original is not None:
+        parameters = Parameters(types, tensors, self._imported.owner, program.run.device)
+        if self.original is not None and self._backend.runs:
             self._progress("comparing with the original")
             compare_results(program.run, parameters, self.original)
         return program, parameters
@@ -159,11 +164,12 @@ class Compiler:
         module = copy_module(scheduled)
         self._run(module, stages_after("schedule", "loops"))
         signature = self._signature(module, sizes_given=sizes_given)
-        run_pipeline(module, steps_until(stage_steps("llvm"), "plan-buffers"))
-        return Planned.of(module, signature, self._options.threads or usable_cpus())
+        stage = "llvm" if self._backend.codegen == "cpu" else "gpu"
+        run_pipeline(module, steps_until(self._steps(stage), "plan-buffers"))
+        return Planned(signature, read_facts(module, signature.symbols), self._backend.members)
 
     def _signature(self, module: ir.Module, *, sizes_given: bool) -> Signature:
-        return Signature.of(_main(module), self._imported.least, self._imported.unsigned, sizes_given=sizes_given)
+        return read_signature(_main(module), self._imported.least, self._imported.unsigned, sizes_given=sizes_given)
 
     def _assemble(self, module: ir.Module, done: str | None, *, sizes_given: bool = False) -> Program:
         """From the stage `done` to a callable; with `sizes_given`, calls say what the sizes are."""
@@ -172,24 +178,35 @@ class Compiler:
         scheduled = copy_module(module)
         self._run(module, stages_after("schedule" if stages else done, "loops"))
         signature = self._signature(module, sizes_given=sizes_given)
-        self._run(module, stages_after("loops", "llvm"))
+        self._run(module, stages_after("loops", self._backend.stage))
         self._progress("machine code")
-        if self._team is None:
-            self._team = Team(self._options.threads or None)
-        executable = _machine_code(module, signature, self._team, self._arena)
-        return Program(Compiled(executable, signature), scheduled)
+        return Program(Compiled(self._machine_code(module, signature), signature), scheduled)
+
+    def _machine_code(self, module: ir.Module, signature: Signature) -> Executable:
+        try:
+            return self._backend.executable(module, signature.symbols)
+        except JitError as e:
+            tensors = (*signature.inputs, *signature.parameters, *signature.results)
+            types = ", ".join(sorted({short_name(t.dtype) for t in tensors}))
+            raise CompileError(f"LLVM cannot make this program for this machine ({e}); its element types: {types}") from e
 
     def _run(self, module: ir.Module, stages: Sequence[str], wanted: Sequence[str] = ()) -> None:
         for stage in stages:
             self._progress(stage)
-            steps = stage_steps(
-                stage,
-                strategy=self._options.strategy,
-                threads=self._options.threads,
-                sizes=self._imported.sizes,
-                wrt=wanted,
-            )
-            run_pipeline(module, steps)
+            run_pipeline(module, self._steps(stage, wanted))
+
+    def _steps(self, stage: str, wanted: Sequence[str] = ()) -> list[Step]:
+        backend = self._backend
+        return stage_steps(
+            stage,
+            strategy=self._options.strategy,
+            threads=self._options.threads if backend.codegen == "cpu" else backend.members,
+            sizes=self._imported.sizes,
+            wrt=wanted,
+            target=backend.codegen,
+            precision=backend.precision,
+            form=PERSISTENT if self._options.launches == "once" else WAVES,
+        )
 
 
 def _main(module: ir.Module) -> func.FuncOp:
@@ -220,15 +237,6 @@ def _name_arguments(main: func.FuncOp) -> list[str]:
         attribute["parc.name"] = ir.StringAttr.get(name, main.context)
     main.arg_attrs = ir.ArrayAttr.get([ir.DictAttr.get(a, main.context) for a in attributes], main.context)
     return names
-
-
-def _machine_code(module: ir.Module, signature: Signature, team: Team, arena: Arena) -> Executable:
-    try:
-        return Executable(module, team, arena)
-    except ParcError as e:
-        tensors = (*signature.inputs, *signature.parameters, *signature.results)
-        types = ", ".join(sorted({short_name(t.dtype) for t in tensors}))
-        raise CompileError(f"LLVM cannot make this program for this machine ({e}); its element types: {types}") from e
 
 
 def _check_names(types: Sequence[TensorType], tensors: Mapping[str, Tensor]) -> None:

@@ -276,6 +276,34 @@ class BarrierOp(Parc.Operation, name="barrier"):
     """Inside `parc.team`: waits until every thread of the team has arrived."""
 
 
+class ArriveOp(Parc.Operation, name="arrive"):
+    """Inside `parc.team`: says that this member has finished what it does before (a release)."""
+
+    def verify_invariants(self) -> bool:
+        return _in_team(self)
+
+
+class AwaitOp(Parc.Operation, name="await"):
+    """Inside `parc.team`: waits for the members of some crews (an acquire).
+
+    Members `m` with the same `m / size` are a *crew*, which has that number. A member goes on when those of the crews
+    whose bits are set in `crews` (an i64; crew 0 is the lowest bit) have executed `parc.arrive` as often as itself.
+    All members of a team execute the same arrives and awaits, in the same order; `size` is the same for all of them,
+    `crews` need not be.
+    """
+
+    size: ext.Operand[Any]
+    crews: ext.Operand[Any]
+
+    def verify_invariants(self) -> bool:
+        if not _complete(self, operands=2):
+            return True
+        types = [str(v.type) for v in self.operation.operands]
+        if types != ["index", "i64"]:
+            return _fail(self, f"expects a size of type index and a set of crews of type i64, got {', '.join(types)}")
+        return _in_team(self)
+
+
 def load(context: ir.Context) -> None:
     """Make the dialect known to a context; harmless when it already is."""
     # The bindings import a module for each dialect that they meet, at every operation where there is none yet.
@@ -321,6 +349,14 @@ def _inside(op: ir.OpView, parent: str) -> bool:
     if op.operation.parent is None or op.operation.parent.name == parent:
         return True
     return _fail(op, f"expects to be inside `{parent}`")
+
+
+def _in_team(op: ir.OpView) -> bool:
+    parent = op.operation.parent
+    while parent is not None and parent.name not in ("parc.team", "builtin.module"):
+        parent = parent.parent
+    # What is around a detached operation is checked when it has its place.
+    return parent is None or parent.name == "parc.team" or _fail(op, "expects to be inside `parc.team`")
 
 
 def _is_unknown(op: ir.OpView, array: ir.Value) -> bool:

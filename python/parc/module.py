@@ -8,17 +8,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch_mlir import ir
 
 from parc import dialect
+from parc.call_structure import Structure
+from parc.compiled import refuse_transforms
 from parc.compiler import Compiler, Options, Program
 from parc.errors import CallError
 from parc.importers import Imported, import_model, import_path
-from parc.importers.imported import Structure
 from parc.memory import Memory
 from parc.memory_report import MemoryReport, sizes_of
-from parc.parameters import Parameters
+from parc.parameters import Parameters, container
 from parc.report import Report, explain_module, explain_training
 from parc.signature import short_name
 from parc.training import Training
@@ -108,7 +108,7 @@ class Module(nn.Module):
             # A solver that was asked for may then be meant for the backward program alone.
             imported.module.operation.attributes["parc.trained"] = ir.UnitAttr.get(imported.module.context)
         original = imported.original and replace(imported.original, run=_casting_to(autocast)(imported.original.run))
-        owner = imported.owner or _container(imported.parameters)
+        owner = imported.owner or container([(name, t, True) for name, t in imported.parameters.items()])
         self._share(owner)
         compiler = Compiler(replace(imported, owner=owner, original=original), self._options, self._source.name)
         program, parameters = compiler.inference(imported.parameters)
@@ -131,6 +131,26 @@ class Module(nn.Module):
         symbols, parameters = built.program.run.sizes(inputs), built.parameters.current()
         wanted = built.training.wanted(inputs, parameters) if torch.is_grad_enabled() else ()
         return built.training.memory(wanted, symbols) if wanted else built.program.run.memory(symbols)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the program and its weights as they are now to one file, which `parc.load` runs without a compiler.
+
+        Programs of training steps are left out: a loaded program computes no gradients.  SaveError for arguments or
+        results of types that the file cannot describe, OSError when it cannot be written.
+        """
+        from parc.deploy.save import save  # only now: it needs llvmlite
+
+        if self._built is None:
+            raise CallError("not compiled yet: call it once, or give parc.compile example inputs")
+        built = self._built
+        save(
+            path,
+            self._source.name,
+            built.program.run.image(),
+            built.structure,
+            built.parameters.current().tensors,
+            self,
+        )
 
     def explain(self, sizes: Mapping[str, int] | None = None) -> Report:
         """Report on the equations, dependences, schedule and memory, of both programs once a step was compiled.
@@ -200,10 +220,7 @@ def _check_state(built: _Built, inputs: Sequence[Tensor]) -> None:
         raise CallError(
             f"the program was compiled {_under(built.autocast)} and is called {_under(autocast)}: compile it there"
         )
-    if torch._C._functorch.peek_interpreter_stack() is not None:
-        raise CallError("transforms of torch.func (vmap, grad, ...) of a compiled module are not supported")
-    if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(t).tangent is not None for t in inputs):
-        raise CallError("forward-mode differentiation through a compiled module is not supported")
+    refuse_transforms(inputs)
 
 
 def _autocast() -> torch.dtype | None:
@@ -221,21 +238,3 @@ def _under(autocast: torch.dtype | None) -> str:
 
 def _mode(training: bool) -> str:
     return "training" if training else "evaluation"
-
-
-def _container(parameters: Mapping[str, Tensor]) -> nn.Module:
-    """A module that holds tensors under their dotted names, as buffers; a name that is taken gets a `_` behind it."""
-    root = nn.Module()
-    for name, tensor in parameters.items():
-        *path, last = name.split(".")
-        place = root
-        for part in path:
-            while part not in place._modules and (not part or hasattr(place, part)):
-                part += "_"
-            if part not in place._modules:
-                place.add_module(part, nn.Module())
-            place = place.get_submodule(part)
-        while not last or hasattr(place, last):
-            last += "_"
-        place.register_buffer(last, tensor)
-    return root

@@ -1,14 +1,15 @@
 """The live parameters of a compiled program: what they are now, and whether they changed since the last call."""
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from parc.errors import CallError
 from parc.runtime.executable import Buffer
-from parc.signature import TensorType, check_tensor
+from parc.signature import CPU, TensorType, check_tensor
 
 _Place = tuple[dict[str, Any], str]
 """Where a parameter is looked up at every call: a registry of its module, and its name there."""
@@ -42,9 +43,17 @@ class Parameters:
     Writes are seen by the tensors' version counters; torch counts no writes through `.data` or numpy.
     """
 
-    def __init__(self, types: Sequence[TensorType], tensors: Mapping[str, Tensor], owner: nn.Module | None) -> None:
+    def __init__(
+        self,
+        types: Sequence[TensorType],
+        tensors: Mapping[str, Tensor],
+        owner: nn.Module | None,
+        device: torch.device = CPU,
+    ) -> None:
+        """`tensors` are the parameters by name, in order; programs run on `device`."""
         places = _places(owner)
         self._types = types
+        self._device = device
         # A tensor that is shared has several places, one that belongs to no module its own.
         self._places = [places.get(id(t), [({name: t}, name)]) for name, t in tensors.items()]
         self._first = [p[0] for p in self._places]
@@ -75,7 +84,7 @@ class Parameters:
             raise CallError(f"parameter '{type_.name}' is {type(tensor).__name__}; expected {type_}")
         if any(t is not tensor for t in tensors):
             raise CallError(f"parameter '{type_.name}' was shared by modules when compiled and is not any more")
-        check_tensor("parameter", type_, tensor)
+        check_tensor("parameter", type_, tensor, self._device)
         if tuple(tensor.shape) != type_.sizes(()):
             raise CallError(f"parameter '{type_.name}' has shape {list(tensor.shape)}; expected {type_}")
         return tensor
@@ -84,6 +93,30 @@ class Parameters:
 def plain(tensor: Tensor) -> Tensor:
     """The tensor's elements in order in memory."""
     return tensor.resolve_conj().resolve_neg().contiguous()
+
+
+def container(tensors: Iterable[tuple[str, Tensor, bool]]) -> nn.Module:
+    """A module that holds tensors under their dotted names; a name that is taken gets a `_` behind it.
+
+    What is no `nn.Parameter` becomes a buffer; the last of each three says whether it belongs to the `state_dict`.
+    """
+    root = nn.Module()
+    for name, tensor, lasting in tensors:
+        *path, last = name.split(".")
+        place = root
+        for part in path:
+            while part not in place._modules and (not part or hasattr(place, part)):
+                part += "_"
+            if part not in place._modules:
+                place.add_module(part, nn.Module())
+            place = place.get_submodule(part)
+        while not last or hasattr(place, last):
+            last += "_"
+        if isinstance(tensor, nn.Parameter):
+            place.register_parameter(last, tensor)
+        else:
+            place.register_buffer(last, tensor, persistent=lasting)
+    return root
 
 
 def _places(owner: nn.Module | None) -> dict[int, list[_Place]]:

@@ -21,7 +21,7 @@ import parc.passes
 from parc.errors import CompileError, UsageError
 from parc.passbase import Pass
 
-# Stage -> steps, in the order that data takes. `$strategy`, `$threads`, `$sizes` and `$wrt` are the caller's choices.
+# Stage -> steps, in the order that data takes. `$strategy`, `$threads` and so on are the caller's choices.
 PIPELINES: dict[str, tuple[str, ...]] = {
     "system": (
         "instantiate-sizes",
@@ -42,7 +42,7 @@ PIPELINES: dict[str, tuple[str, ...]] = {
         "cse",
     ),
     "adjoint": (
-        "split-products",
+        "split-products{inputs=$inputs}",
         "canonicalize",
         "cse",
         "adjoint{wrt=$wrt}",
@@ -53,18 +53,18 @@ PIPELINES: dict[str, tuple[str, ...]] = {
         "cse",
     ),
     "schedule": (
-        "split-products",
+        "split-products{inputs=$inputs}",
         "fold-slices",
         "canonicalize",
         "cse",
-        "solve-affine{solver=$strategy threads=$threads sizes=$sizes}",
+        "solve-affine{solver=$strategy threads=$threads sizes=$sizes target=$target}",
         "canonicalize",
         "cse",
-        "schedule{strategy=$strategy threads=$threads sizes=$sizes}",
+        "schedule{strategy=$strategy threads=$threads sizes=$sizes target=$target}",
         "contract-arrays",
     ),
     "loops": (
-        "lower-to-loops",
+        "lower-to-loops{target=$target blocks=$blocks precision=$precision form=$form}",
         "name-sizes",
         "hoist-parameters",
     ),
@@ -79,10 +79,30 @@ PIPELINES: dict[str, tuple[str, ...]] = {
         "distribute-team",
         "lower-to-llvm",
     ),
+    "gpu": (
+        "name-contractions",
+        "linalg-fuse-elementwise-ops",
+        "bufferize",
+        "plan-buffers{target=$target blocks=$blocks}",
+        "lower-asserts",
+        "lower-linalg{target=$target}",
+        "distribute-grid{target=$target blocks=$blocks form=$form}",
+        "canonicalize",
+        "cse",
+    ),
+    "host": (
+        "lower-launches",
+        "lower-to-llvm",
+    ),
+    "emulation": (
+        "lower-launches{keep_kernels=true}",
+        "emulate-gpu",
+        "lower-to-llvm",
+    ),
 }
 
-# Stages that a program goes through only when it is asked for by name: training does.
-OPTIONAL = ("adjoint",)
+# The stage before each, where that is not the one in the line above.
+_BEFORE = {"schedule": "system", "gpu": "loops", "emulation": "gpu"}
 
 # Short names for passes, or for a pass with some of its options.
 ALIASES: dict[str, str] = {
@@ -121,19 +141,29 @@ def own_pass(name: str, options: str = "") -> Pass:
 
 
 def stages_after(done: str | None, last: str) -> list[str]:
-    """The stages of `PIPELINES` after `done` (None: from the first) up to and including `last`; none if it is done.
+    """The stages of `PIPELINES` after `done` (None: from the first) up to and including `last`; none if it is done."""
+    route = _route(last, done)
+    if done is None:
+        return route
+    return route[route.index(done) + 1 :] if done in route else []
 
-    The optional ones are left out, unless one is the last.
-    """
-    names = [name for name in PIPELINES if name not in OPTIONAL or name in (done, last)]
-    first = 0 if done not in names else names.index(done) + 1
-    return names[first : names.index(last) + 1] if last in names else []
+
+def _route(last: str, through: str | None = None) -> list[str]:
+    """The stages to `last`; to those after "schedule" also by way of the adjoint programs."""
+    if last not in PIPELINES:
+        return []
+    names = list(PIPELINES)
+    before = names[names.index(last) - 1] if last != names[0] else None
+    before = _BEFORE.get(last, before)
+    if last == "schedule" and through == "adjoint":
+        before = through
+    return [last] if before is None else [*_route(before, through), last]
 
 
 def is_past(done: str | None, stage: str) -> bool:
     """Whether what is at the stage `done` (None: before the first) has gone past `stage`."""
     names = list(PIPELINES)
-    return done in names and stage in names and names.index(done) > names.index(stage)
+    return done in names and stage in names and names.index(done) > names.index(stage) and not stages_after(done, stage)
 
 
 def stage_of(module: ir.Module) -> str | None:
@@ -153,6 +183,8 @@ def stage_of(module: ir.Module) -> str | None:
         return "schedule"
     if "parc.team" in names:
         return "loops"
+    if "gpu.module" in names:
+        return "gpu"
     if "backward" in functions:
         return "adjoint"
     if "parc.system" in names:
@@ -167,15 +199,30 @@ def stage_steps(
     threads: int = 0,
     sizes: Mapping[str, int] | None = None,
     wrt: Sequence[str] = (),
+    target: str = "cpu",
+    precision: str = "f32",
+    form: str = "persistent",
 ) -> list[Step]:
     """The steps of one stage.
 
-    `threads` 0 means as many as the machine has; `sizes` are those that a schedule is chosen for (it is right for
-    all); `wrt` names the arguments to differentiate by, all of them when empty.
+    `threads` (of a GPU: blocks) 0 means as many as the machine has; `sizes` are those that a schedule is chosen for (it
+    is right for all); `wrt` names the arguments to differentiate by, all of them when empty; `target`, `precision`
+    and `form` are those of `codegen/block_target.py`.
     """
     text = ",".join(PIPELINES[stage])
     listed = ",".join(f"{name}={size}" for name, size in (sizes or {}).items())
-    text = Template(text).substitute(strategy=strategy, threads=threads, sizes=listed, wrt=",".join(wrt))
+    choices = {
+        "strategy": strategy,
+        "threads": threads,
+        "sizes": listed,
+        "wrt": ",".join(wrt),
+        "target": target,
+        "blocks": 0 if target == "cpu" else threads,
+        "precision": precision,
+        "form": form,
+        "inputs": str(target == "cpu").lower(),
+    }
+    text = Template(text).substitute(choices)
     return parse_pipeline(text)
 
 

@@ -16,3 +16,23 @@ func.func @numbers(%out: memref<?xindex>) {
   }) : () -> ()
   return
 }
+
+// Members of crews of three wait for their own crew and the first one.
+// CHECK-LABEL: @neighbours
+// CHECK: "parc.arrive"() : () -> ()
+// CHECK-NEXT: "parc.await"(%{{.*}}, %{{.*}}) : (index, i64) -> ()
+func.func @neighbours(%out: memref<?xindex>) {
+  %three = arith.constant 3 : index
+  %one = arith.constant 1 : i64
+  "parc.team"() ({
+  ^bb0(%thread: index, %size: index):
+    memref.store %thread, %out[%thread] : memref<?xindex>
+    %crew = arith.divui %thread, %three : index
+    %number = arith.index_cast %crew : index to i64
+    %own = arith.shli %one, %number : i64
+    %both = arith.ori %own, %one : i64
+    "parc.arrive"() : () -> ()
+    "parc.await"(%three, %both) : (index, i64) -> ()
+  }) : () -> ()
+  return
+}

@@ -77,3 +77,28 @@ func.func @main(%tid: index {parc.kind = "thread"}, %nthreads: index {parc.kind 
   }) : () -> ()
   return
 }
+
+// -----
+
+// To wait for some members of the team, a thread waits for all.
+
+// CHECK: func.func @main
+// CHECK: memref.store
+// CHECK-NEXT: call @parc_team_barrier()
+// CHECK-NEXT: memref.load
+// CHECK-NOT: parc.arrive
+// CHECK-NOT: parc.await
+func.func @main(%tid: index {parc.kind = "thread"}, %nthreads: index {parc.kind = "threads"}, %x: memref<?xindex>, %y: memref<?xindex>) {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %first = arith.constant 1 : i64
+  "parc.team"() ({
+  ^bb0(%me: index, %size: index):
+    memref.store %me, %x[%me] : memref<?xindex>
+    "parc.arrive"() : () -> ()
+    "parc.await"(%c1, %first) : (index, i64) -> ()
+    %v = memref.load %x[%c0] : memref<?xindex>
+    memref.store %v, %y[%me] : memref<?xindex>
+  }) : () -> ()
+  return
+}

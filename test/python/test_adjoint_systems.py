@@ -13,11 +13,12 @@ from parc import dialect
 from parc.codegen.analysis import analyse_cell
 from parc.codegen.cell import Cell, Contraction
 from parc.codegen.irtools import walk
+from parc.jit import cpu_executable
 from parc.passes.schedule import ScheduleSystem
 from parc.pipelines import parse_pipeline, run_pipeline, stage_steps
 from parc.report import explain_module
 from parc.runtime import Team
-from parc.runtime.executable import Buffer, Executable
+from parc.runtime.executable import Buffer
 
 # Values of one gate have its name, `i` or `j`, for the @.
 GATE = """
@@ -180,7 +181,7 @@ def test_results_do_not_depend_on_the_schedule_or_the_threads(options: dict[str,
     for threads in (1, 2, 3):
         lowered = ir.Module.parse(str(module), module.context)
         run_pipeline(lowered, [*stage_steps("loops"), *stage_steps("llvm")])
-        programs.append(Executable(lowered, Team(threads)))
+        programs.append(cpu_executable(lowered, Team(threads)))
     for steps, batch in ((9, 7), (1, 1), (13, 3), (0, 2)):
         shapes = [(steps + 1, batch, units), *[(steps, batch, 2 * units)] * layers]
         inputs = [rng.normal(size=shape).astype("f") for shape in shapes]

@@ -20,10 +20,11 @@ from parc.autodiff.reverse import Reverse
 from parc.codegen.irtools import find_function, walk
 from parc.errors import CompileError
 from parc.importers.torch_import import import_torch
+from parc.jit import cpu_executable
 from parc.pipelines import parse_pipeline, run_pipeline, stage_steps
+from parc.read_module import read_signature
 from parc.runtime import Team
-from parc.runtime.executable import Buffer, Executable
-from parc.signature import Signature
+from parc.runtime.executable import Buffer
 
 # The part of the stage "system" that comes before the traces become one program.
 TO_LINALG = (
@@ -96,9 +97,9 @@ def imported(model: nn.Module, inputs: Sequence[Tensor]) -> tuple[ir.Module, lis
 def compiled(module: ir.Module) -> Callable[[Sequence[Tensor]], list[Tensor]]:
     """`@main` of a module of linalg operations, as a function."""
     run_pipeline(module, parse_pipeline("canonicalize,cse,name-sizes"))
-    signature = Signature.of(find_function(module, "main"), {}, frozenset())
+    signature = read_signature(find_function(module, "main"), {}, frozenset())
     run_pipeline(module, stage_steps("llvm"))
-    executable = Executable(module, Team(2))
+    executable = cpu_executable(module, Team(2))
 
     def call(inputs: Sequence[Tensor]) -> list[Tensor]:
         sizes = signature.solve(inputs)

@@ -4,7 +4,7 @@ import pytest
 from torch_mlir import ir
 
 from parc import dialect
-from parc.poly.cost import Machine
+from parc.poly.machine import Machine
 from parc.poly.model import build, systems
 from parc.poly.plan import Plan, Request, plan
 
@@ -106,5 +106,5 @@ def test_a_wavefront_that_is_asked_for_has_no_tiles() -> None:
 def test_the_machine_is_read_from_the_system() -> None:
     machine = Machine.detect()
     assert machine.threads >= 1
-    assert 1 << 15 <= machine.l2_bytes <= 1 << 28
+    assert 1 << 15 <= machine.near_bytes <= 1 << 28
     assert Machine.detect(3).threads == 3

@@ -10,9 +10,10 @@ from interpreter import evaluate
 from torch_mlir import ir
 
 from parc import CallError, CompileError, dialect
+from parc.jit import cpu_executable
 from parc.pipelines import run_pipeline, stage_steps
 from parc.runtime import Team
-from parc.runtime.executable import Buffer, Executable
+from parc.runtime.executable import Buffer
 
 Array = np.ndarray
 
@@ -26,7 +27,7 @@ class Program:
         self.source = ir.Module.parse(text, context)
         module = ir.Module.parse(text, context)
         run_pipeline(module, [*stage_steps("loops"), *stage_steps("llvm")])
-        self.executable = Executable(module, Team(threads))
+        self.executable = cpu_executable(module, Team(threads))
 
     def expected(self, symbols: Sequence[int], inputs: Sequence[Array], parameters: Sequence[Array]) -> list[Array]:
         """The results by the interpreter."""

@@ -12,12 +12,13 @@ from torch_mlir import ir
 from parc import dialect
 from parc.codegen.irtools import walk
 from parc.errors import CompileError
+from parc.jit import cpu_executable
 from parc.passes.contract_arrays import ContractArrays
 from parc.passes.schedule import ScheduleSystem
 from parc.passes.verify_schedule import VerifySchedule
 from parc.pipelines import run_pipeline, stage_steps
 from parc.runtime import Team
-from parc.runtime.executable import Buffer, Executable
+from parc.runtime.executable import Buffer
 
 SIZES = range(12)
 REQUESTS = st.one_of(
@@ -131,7 +132,7 @@ class Program:
     def __init__(self, module: ir.Module, threads: int) -> None:
         copy = ir.Module.parse(str(module), module.context)
         run_pipeline(copy, [*stage_steps("loops"), *stage_steps("llvm")])
-        self.executable = Executable(copy, Team(threads))
+        self.executable = cpu_executable(copy, Team(threads))
 
     def __call__(self, size: int, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
         random = np.random.default_rng(size)

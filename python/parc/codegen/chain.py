@@ -83,21 +83,21 @@ class Chain:
 
     def _in_registers(self, rows: tuple[ir.Value, ir.Value], count: ir.Value) -> None:
         """One vector of units after another, each at all points."""
-
-        def units(unit: ir.Value, valid: ir.Value | None) -> None:
-            first = self._point(constant(0))
-            starts = [first.load(read, column, row, unit, valid) for read, _, column in self.parts]
-            steps = scf.ForOp(constant(0), count, constant(1), starts)
-            with ir.InsertionPoint(steps.body):
-                states = {(r, c): v for (r, _, c), v in zip(self.parts, steps.inner_iter_args, strict=True)}
-                after = self._point(steps.induction_variable).compute(row, unit, valid, states)
-                scf.YieldOp([after[write, column] for _, write, column in self.parts])
-            for (_, write, column), value in zip(self.parts, steps.results_, strict=True):
-                if write in self.carry.kept:
-                    first.store(value, write, column, row, unit, valid)
-
         with loop(*rows, constant(1)) as row:
-            self._for_units(units)
+            self._for_units(lambda unit, valid: self.element(row, unit, valid, count))
+
+    def element(self, row: ir.Value, unit: ir.Value, valid: ir.Value | None, count: ir.Value) -> None:
+        """One vector of units of a row at all points."""
+        first = self._point(constant(0))
+        starts = [first.load(read, column, row, unit, valid) for read, _, column in self.parts]
+        steps = scf.ForOp(constant(0), count, constant(1), starts)
+        with ir.InsertionPoint(steps.body):
+            states = {(r, c): v for (r, _, c), v in zip(self.parts, steps.inner_iter_args, strict=True)}
+            after = self._point(steps.induction_variable).compute(row, unit, valid, states)
+            scf.YieldOp([after[write, column] for _, write, column in self.parts])
+        for (_, write, column), value in zip(self.parts, steps.results_, strict=True):
+            if write in self.carry.kept:
+                first.store(value, write, column, row, unit, valid)
 
     def _in_scratch(self, rows: tuple[ir.Value, ir.Value], count: ir.Value) -> None:
         """Blocks of rows, each at one point after another."""

@@ -3,6 +3,10 @@
 A *group* is one of the column offsets at which the products of a cell read the weight (the gates of an LSTM:
 0, H, 2H, 3H).  A unit tile of one group is cut into panels of two vectors, one cache line or more wide: the
 micro-kernel streams a panel from front to back.  Units past N are zero.
+
+For thread blocks it is *by depth*, `[unit tile][K][group][unit]`: neighbouring threads read neighbours of all groups.
+For tensor cores, K is cut into the depths of an instruction, `[unit tile][K / depth][group][unit][depth]`, with zeros
+behind the last one, and elements are rounded to the factors' type.
 """
 
 from dataclasses import dataclass, replace
@@ -12,6 +16,7 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, linalg, tensor
 
 from parc.codegen.irtools import defining_op
+from parc.codegen.tensor_core import TensorCore
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,28 @@ class Layout:
     unit_tile: int
     panel: int
     transposed: bool
+    by_depth: bool = False
+    core: TensorCore | None = None
+
+    @property
+    def row_length(self) -> int:
+        """Elements of a row of all groups, where it is packed by depth."""
+        return len(self.columns) * self.unit_tile
+
+    @property
+    def step(self) -> int:
+        """How many rows lie together."""
+        return self.core.depth if self.core is not None else 1
+
+    @property
+    def rows(self) -> int:
+        """K, with the zeros behind it."""
+        return -(-self.depth // self.step) * self.step
+
+    @property
+    def tile_size(self) -> int:
+        """Elements of one unit tile."""
+        return len(self.columns) * self.unit_tile * self.rows
 
     @property
     def tiles(self) -> int:
@@ -33,7 +60,7 @@ class Layout:
     @property
     def size(self) -> int:
         """Elements of one packed matrix (leading dimensions of the weight array multiply it)."""
-        return self.tiles * len(self.columns) * self.unit_tile * self.depth
+        return self.tiles * self.tile_size
 
 
 def pack(weight: ir.Value, layout: Layout) -> ir.Value:
@@ -45,6 +72,8 @@ def pack(weight: ir.Value, layout: Layout) -> ir.Value:
         return pack(source, replace(layout, transposed=not layout.transposed))
     weight = _matrices(weight)
     unit_dim = 1 if layout.transposed else 2
+    if layout.by_depth:
+        return _packed_by_depth(weight, layout, unit_dim)
     grouped = _padded(_groups(weight, layout, unit_dim), layout, unit_dim + 1)
 
     tiles = [layout.tiles, layout.unit_tile // layout.panel, layout.panel]
@@ -58,6 +87,37 @@ def pack(weight: ir.Value, layout: Layout) -> ir.Value:
     packed = tensor.empty([split[d] for d in order], weight.type.element_type)
     packed = linalg.transpose(split_up, outs=[packed], permutation=order)
     return tensor.collapse_shape(_tensor([prod(split)], weight), packed, [list(range(6))])
+
+
+def _packed_by_depth(weight: ir.Value, layout: Layout, unit_dim: int) -> ir.Value:
+    depth_dim = 3 - unit_dim
+    whole = [layout.rows if d == depth_dim else extent for d, extent in enumerate(weight.type.shape)]
+    grouped = _padded(_groups(_with_zeros(weight, whole), layout, unit_dim), layout, unit_dim + 1)
+    steps, tiles = [layout.rows // layout.step, layout.step], [layout.tiles, layout.unit_tile]
+    matrices, groups = weight.type.shape[0], len(layout.columns)
+    if layout.transposed:
+        split, dims = [matrices, groups, *tiles, *steps], [[0], [1], [2, 3], [4, 5]]
+        order = [0, 2, 4, 1, 3, 5]
+    else:
+        split, dims = [matrices, *steps, groups, *tiles], [[0], [1, 2], [3], [4, 5]]
+        order = [0, 4, 1, 3, 5, 2]
+    split_up = tensor.expand_shape(_tensor(split, weight), grouped, dims, [], split)
+    packed = tensor.empty([split[d] for d in order], weight.type.element_type)
+    packed = linalg.transpose(split_up, outs=[packed], permutation=order)
+    flat = tensor.collapse_shape(_tensor([prod(split)], weight), packed, [list(range(6))])
+    return flat if layout.core is None else _rounded(flat, layout.core)
+
+
+def _rounded(flat: ir.Value, core: TensorCore) -> ir.Value:
+    """A vector of factors of a tensor core."""
+    same = ir.AffineMapAttr.get(ir.AffineMap.get_identity(1))
+    out = tensor.empty(list(flat.type.shape), core.element)
+    parallel = ir.ArrayAttr.get([ir.Attribute.parse("#linalg.iterator_type<parallel>")])
+    op = linalg.GenericOp([out.type], [flat], [out], ir.ArrayAttr.get([same, same]), parallel)
+    block = op.regions[0].blocks.append(flat.type.element_type, core.element, arg_locs=[op.location] * 2)
+    with ir.InsertionPoint(block):
+        linalg.YieldOp([core.round(block.arguments[0])])
+    return op.operation.results[0]
 
 
 def _transpose_of(weight: ir.Value) -> ir.Value | None:
@@ -106,19 +166,26 @@ def _columns(weight: ir.Value, unit_dim: int, start: int, count: int) -> ir.Valu
 
 def _padded(groups: ir.Value, layout: Layout, unit_dim: int) -> ir.Value:
     """Units up to whole tiles; those past N are zero."""
-    shape, element = list(groups.type.shape), groups.type.element_type
+    shape = list(groups.type.shape)
     whole = [layout.tiles * layout.unit_tile if d == unit_dim else extent for d, extent in enumerate(shape)]
+    return _with_zeros(groups, whole)
+
+
+def _with_zeros(value: ir.Value, whole: list[int]) -> ir.Value:
+    """A tensor with zeros behind it, up to these extents."""
+    shape, element = list(value.type.shape), value.type.element_type
     if whole == shape:
-        return groups
+        return value
     zeros = linalg.fill(arith.constant(element, ir.FloatAttr.get(element, 0.0)), outs=[tensor.empty(whole, element)])
-    return _inserted(groups, zeros, [0] * 4, shape)
+    return _inserted(value, zeros, [0] * len(shape), shape)
 
 
 def _inserted(source: ir.Value, destination: ir.Value, at: list[int], sizes: list[int]) -> ir.Value:
     """`destination` with `source` in a slice; computed in place, so that it needs no copy afterwards."""
-    place = tensor.extract_slice(source.type, destination, [], [], [], at, sizes, [1] * 4)
+    ones = [1] * len(at)
+    place = tensor.extract_slice(source.type, destination, [], [], [], at, sizes, ones)
     moved = linalg.copy(source, outs=[place])
-    return tensor.insert_slice(moved, destination, [], [], [], at, sizes, [1] * 4)
+    return tensor.insert_slice(moved, destination, [], [], [], at, sizes, ones)
 
 
 def _tensor(shape: list[int], like: ir.Value) -> ir.RankedTensorType:

@@ -2,54 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from torch import Tensor, nn
 from torch_mlir import ir
 
-from parc.errors import CallError
-
-
-class Structure(Protocol):
-    """How a user's call becomes the program's inputs, and its results become what the user gets."""
-
-    def flatten(self, args: Sequence[object], kwargs: Mapping[str, object]) -> list[Tensor]:
-        """The tensor inputs of a call, in the program's order; `CallError` when the call does not fit."""
-        ...
-
-    def pack(self, results: Sequence[Tensor]) -> object:
-        """The program's results in the structure that the original returns."""
-        ...
-
-
-@dataclass(frozen=True)
-class NamedTensors:
-    """The structure of a model file: inputs by position or name; one result alone, several as a tuple."""
-
-    inputs: tuple[str, ...]
-
-    def flatten(self, args: Sequence[object], kwargs: Mapping[str, object]) -> list[Tensor]:
-        if len(args) > len(self.inputs):
-            raise CallError(f"{len(args)} inputs given; the program takes {len(self.inputs)}: {', '.join(self.inputs)}")
-        given = dict(zip(self.inputs, args, strict=False))
-        for name, value in kwargs.items():
-            if name in given:
-                raise CallError(f"input '{name}' is given twice")
-            given[name] = value
-        if unknown := [name for name in given if name not in self.inputs]:
-            raise CallError(f"there is no input '{unknown[0]}'; inputs: {', '.join(self.inputs)}")
-        if missing := [name for name in self.inputs if name not in given]:
-            raise CallError(f"input '{missing[0]}' is missing; inputs: {', '.join(self.inputs)}")
-        tensors = []
-        for name in self.inputs:
-            value = given[name]
-            if not isinstance(value, Tensor):
-                raise CallError(f"input '{name}' is a tensor; got {type(value).__name__}")
-            tensors.append(value)
-        return tensors
-
-    def pack(self, results: Sequence[Tensor]) -> object:
-        return results[0] if len(results) == 1 else tuple(results)
+from parc.call_structure import Structure
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from torch_mlir import ir
 from torch_mlir.dialects import func
 from torch_mlir.dialects import torch as torch_dialect
 
+from parc.call_structure import NamedTensors
 from parc.codegen.irtools import walk
 from parc.errors import CompileError
-from parc.importers.imported import Imported, NamedTensors
+from parc.importers.imported import Imported
 from parc.importers.torch_model import lower_to_linalg
 from parc.pipelines import diagnostic_location
 

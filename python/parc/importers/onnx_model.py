@@ -21,8 +21,9 @@ from torch_mlir.dialects import torch as torch_dialect
 from torch_mlir.extras.onnx_importer import ModelInfo, NodeImporter, OnnxImportError
 from torch_mlir.passmanager import PassManager
 
+from parc.call_structure import NamedTensors
 from parc.errors import CompileError
-from parc.importers.imported import Imported, NamedTensors
+from parc.importers.imported import Imported
 from parc.importers.onnx_static import DoesNotFitError, inline, specialise
 from parc.importers.shapes import Extent, InputShapes, Symbol
 from parc.importers.torch_model import label_traces, lower_to_linalg

@@ -1,21 +1,21 @@
 """From a torch program and one example call to traces at small sizes."""
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
 from torch_mlir import ir
 
-from parc.errors import CallError, CompileError
+from parc.call_structure import CallStructure
+from parc.errors import CompileError
 from parc.importers.imported import Imported, Original
 from parc.importers.shapes import InputShapes, attempt, declared, inferred
-from parc.importers.template import Slot, Template
-from parc.importers.torch_model import Program, bind, emit, parameter_names
+from parc.importers.torch_model import Program, emit, parameter_names
 from parc.importers.torch_trace import Recording, user_line
+from parc.template import Slot, Template
 
 # The compiled program is compared with the original at sizes that much over the traced ones: lengths go past the
 # longest time tile, the others past the rows of a register tile.
@@ -58,42 +58,6 @@ def import_torch(
         unsigned=frozenset(name for name, t in [*inputs.items(), *outputs.items()] if t.dtype is torch.uint8),
         mode_matters=program.module is not None and _mode_matters(program, program.module, shapes.at(sizes[0]), first),
     )
-
-
-@dataclass(frozen=True)
-class CallStructure:
-    """The structure of a torch program's calls: its signature, nested arguments and nested result."""
-
-    signature: inspect.Signature | None
-    names: tuple[str, ...]
-    defaults: tuple[object, ...]
-    """Of the last positional arguments."""
-    arguments: tuple[tuple[Template, ...], Mapping[str, Template]]
-    results: Template
-
-    def flatten(self, args: Sequence[object], kwargs: Mapping[str, object]) -> list[Tensor]:
-        positional, named = self.arguments
-        missing = len(positional) - len(args)
-        if not kwargs and 0 < missing <= len(self.defaults):
-            args = (*args, *self.defaults[-missing:])
-        if kwargs or named or len(args) != len(positional):
-            try:
-                args, kwargs = bind(self.signature, args, kwargs)
-            except TypeError as e:
-                raise CallError(str(e)) from None
-        if len(args) != len(positional):
-            raise CallError(f"{len(args)} arguments given; the program was compiled for {len(positional)}")
-        if kwargs.keys() != named.keys():
-            raise CallError(f"arguments {sorted(kwargs)} given by name; the program was compiled for {sorted(named)}")
-        tensors: list[Tensor] = []
-        for name, template, value in zip(self.names, positional, args, strict=True):
-            template.take(value, name, tensors)
-        for name, template in named.items():
-            template.take(kwargs[name], name, tensors)
-        return tensors
-
-    def pack(self, results: Sequence[Tensor]) -> object:
-        return self.results.fill(iter(results))
 
 
 def _record(program: Program, shapes: Sequence[Sequence[int]], known: Sequence[Tensor] = ()) -> Recording:

@@ -21,11 +21,12 @@ from torch_mlir.dialects import torch as torch_dialect
 from torch_mlir.extras.fx_importer import FxImporter, FxImporterHooks
 from torch_mlir.passmanager import PassManager
 
+from parc.call_structure import bind
 from parc.errors import CompileError
 from parc.importers.special_values import keep_special_values
-from parc.importers.template import Template
 from parc.importers.torch_trace import Input, Recording, Run, ShapeRules, record, rehearse, user_line
 from parc.pipelines import diagnostic_location
+from parc.template import Template
 
 _TO_LINALG = (
     "builtin.module(func.func(torch-match-quantized-custom-ops),"
@@ -224,17 +225,6 @@ class _InlineConstants(FxImporterHooks):
         )
         type_ = gni._cc.tensor_to_vtensor_type(literal)
         return ir.Operation.create("torch.vtensor.literal", results=[type_], attributes={"value": attribute}).result
-
-
-def bind(
-    signature: inspect.Signature | None, args: Sequence[object], kwargs: Mapping[str, object]
-) -> tuple[tuple[object, ...], dict[str, object]]:
-    """A call in its one form: defaults filled in, by position what can be; TypeError when it does not fit."""
-    if signature is None:
-        return tuple(args), dict(kwargs)
-    bound = signature.bind(*args, **kwargs)
-    bound.apply_defaults()
-    return bound.args, bound.kwargs
 
 
 def _signature(function: Callable[..., object]) -> inspect.Signature | None:

@@ -1,46 +1,22 @@
 """How long a schedule takes, by a model small enough to explain: memory, arithmetic, barriers.
 
 One call of an equation reads its weights once, multiplies them by the rows of its points and writes their tiles.  That
-takes the time of the bytes plus that of the arithmetic: they overlap little, a cell of 16 rows and 256 units was
-measured at 84 to 92 % of the arithmetic that a product of many rows reaches.  Bytes come from the L2 cache as far as
-what a thread touches again and again fits there, else from further away.  Barriers, and threads with nothing to do,
-come on top.  The constants are rounded measurements of one kind of core (docs/scheduling.md says which); only their
-order of magnitude matters to a choice between schedules.
+takes the time of the bytes plus that of the arithmetic: they overlap little, on a CPU a cell of 16 rows and 256 units
+was measured at 84 to 92 % of the arithmetic that a product of many rows reaches.  Bytes come from near memory as far as
+what a member touches again and again fits there, else from further away.  Barriers, and threads with nothing to do,
+come on top.  The constants (`machine.py`, docs/scheduling.md) are rounded; only their order of magnitude matters to a
+choice between schedules.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, floor
-from pathlib import Path
 
+from parc.poly.crews import MOST
+from parc.poly.machine import Machine
 from parc.poly.schedules import Choice
 from parc.poly.wavefront import Layer
 from parc.poly.work import Work
-from parc.runtime.team import usable_cpus
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What of a CPU decides between schedules; bandwidths and arithmetic are those of one core, per second."""
-
-    threads: int
-    l2_bytes: int = 1 << 20
-    flops: float = 250e9
-    l2_bandwidth: float = 135e9
-    far_bandwidth: float = 85e9
-    barrier: float = 100e-9
-    call: float = 30e-9
-    """Seconds to start a kernel."""
-    step: float = 6e-9
-    """The same of one without products, which LLVM puts where it is called, with waiting for the step before."""
-
-    @staticmethod
-    def detect(threads: int = 0) -> "Machine":
-        """This machine; with a thread for each core that we may run on when `threads` is 0."""
-        path = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
-        text = path.read_text().strip() if path.exists() else ""
-        l2 = int(text[:-1]) << 10 if text.endswith("K") and text[:-1].isdigit() else Machine.l2_bytes
-        return Machine(threads or usable_cpus(), l2)
 
 
 @dataclass(frozen=True)
@@ -50,6 +26,7 @@ class Estimate:
     choice: Choice
     seconds: float
     barriers: int
+    """How often members wait: all for all, or with points distributed for some."""
 
     def __str__(self) -> str:
         return f"{self.choice}: {self.seconds * 1e3:.3g} ms, {self.barriers} barriers"
@@ -60,26 +37,49 @@ def estimate(
 ) -> Estimate:
     """The predicted time of a schedule; `waves` is the number of waves without tiles at the sizes of `work`."""
     wavefront = choice.strategy == "wavefront"
+    points = wavefront and choice.distribute == "points"
+    crew = _crew(choice, layers, work, machine)
     calls = [sum(_calls(layer, n, work[n], choice) for n in layer.group.equations) for layer in layers]
     waves = ceil((waves - len(layers) + 1) / choice.tile) + len(layers) - 1 if waves else 0
     tiles = [_tiles(layer, work, waves, choice) for layer in layers]
-    busy = sum(_busy(choice, layer, layers if wavefront else (layer,), work, machine) for layer in layers)
-    if wavefront and choice.distribute == "points":
+    busy = sum(_busy(choice, layer, layers if wavefront else (layer,), work, machine, crew) for layer in layers)
+    steps = max((ceil(c / t) for c, t in zip(calls, tiles, strict=True) if t), default=0)
+    if points:
         at_once = sum(tiles) / waves if waves else 1.0
-        busy *= _longest_share(at_once, machine.threads) / at_once
-        barriers = waves
+        busy *= _longest_share(at_once, machine.threads // crew) / at_once
+        barriers = waves * max(1, steps) if crew > 1 else waves
     elif wavefront:
-        barriers = waves * max((ceil(c / t) for c, t in zip(calls, tiles, strict=True) if t), default=0)
+        barriers = waves * steps
     else:
         barriers = 0 if choice.distribute == "rows" else sum(calls)
     barriers = 0 if machine.threads == 1 else barriers
-    return Estimate(choice, busy + barriers * machine.barrier, barriers)
+    some = points and crew < machine.threads
+    return Estimate(choice, busy + barriers * (machine.wait if some else machine.barrier), barriers)
 
 
-def _busy(choice: Choice, layer: Layer, at_once: Sequence[Layer], work: Mapping[str, Work], machine: Machine) -> float:
+def _crew(choice: Choice, layers: Sequence[Layer], work: Mapping[str, Work], machine: Machine) -> int:
+    """How many members share the units of a layer where each layer has an owner (`poly/crews.py`)."""
+    if choice.distribute != "points" or len(layers) > MOST or any(layer.is_dealt(choice.tile) for layer in layers):
+        return 1
+    # A layer without products, in tiles: one member goes through a chain of its points.
+    chains = choice.tile > 1 and any(
+        len(layer.group.core) == 1 and not work[layer.group.core[0]].flops for layer in layers
+    )
+    return 1 if chains else max(1, machine.threads // len(layers))
+
+
+def _busy(
+    choice: Choice,
+    layer: Layer,
+    at_once: Sequence[Layer],
+    work: Mapping[str, Work],
+    machine: Machine,
+    crew: int,
+) -> float:
     """Seconds that the calls of one layer take, while the layers `at_once` share the caches."""
     threads, tile = machine.threads, choice.tile
-    weight_share = {"units": threads, "points": min(threads, len(at_once)), "rows": 1}[choice.distribute]
+    sharers = {"units": threads, "points": crew, "rows": 1}[choice.distribute]
+    weight_share = min(threads, len(at_once)) * crew if choice.distribute == "points" else sharers
     again, once = 0.0, 0.0
     for other in at_once:
         for name in other.group.equations:
@@ -92,12 +92,14 @@ def _busy(choice: Choice, layer: Layer, at_once: Sequence[Layer], work: Mapping[
         merged = one.points / calls if calls else 0.0
         resident = (again if name in layer.group.core else again + once) / weight_share
         # What is no cell is run by one thread.
-        parts = {"units": one.vectors, "points": 1, "rows": one.rows}[choice.distribute] if one.is_cell else 1
-        share = max(1, min(threads, parts))
-        bytes_ = one.weights / (share if choice.distribute == "units" else 1) + merged * one.written / share
-        arithmetic = merged * (one.flops / machine.flops + one.pointwise) / share
+        by_rows = choice.distribute == "rows"
+        parts = 1 if not one.is_cell else one.rows if by_rows else ceil(one.row_bytes / machine.part_bytes)
+        share = max(1, min(threads if by_rows else sharers, parts))
+        bytes_ = one.weights / (1 if by_rows else share) + merged * one.written / share
+        read = merged * one.read / (share if by_rows else 1) / machine.read_bandwidth
+        arithmetic = merged * (one.flops / machine.flops + one.pointwise * machine.pointwise) / share
         start = machine.step if one.is_cell and not one.flops else machine.call
-        seconds += calls * (bytes_ / _bandwidth(machine, resident) + arithmetic + start)
+        seconds += calls * (bytes_ / _bandwidth(machine, resident) + read + arithmetic + start)
     return seconds
 
 
@@ -125,5 +127,5 @@ def _calls(layer: Layer, name: str, work: Work, choice: Choice) -> int:
 
 def _bandwidth(machine: Machine, resident: float) -> float:
     """Bytes per second when `resident` bytes are touched again and again."""
-    near = min(1.0, machine.l2_bytes / resident) if resident else 1.0
-    return 1 / (near / machine.l2_bandwidth + (1 - near) / machine.far_bandwidth)
+    near = min(1.0, machine.near_bytes / resident) if resident else 1.0
+    return 1 / (near / machine.near_bandwidth + (1 - near) / machine.far_bandwidth)

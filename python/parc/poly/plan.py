@@ -5,9 +5,10 @@ from dataclasses import dataclass, field, replace
 
 from parc.errors import CompileError
 from parc.poly.affine import PARAM
-from parc.poly.cost import Estimate, Machine, estimate
+from parc.poly.cost import Estimate, estimate
 from parc.poly.count import span
 from parc.poly.dependences import check_system, dependences
+from parc.poly.machine import Machine
 from parc.poly.model import System
 from parc.poly.order import any_order
 from parc.poly.rows import Cells, find_cells, mixed_rows
@@ -32,6 +33,8 @@ class Request:
     threads: int = 0
     sizes: Mapping[str, int] = field(default_factory=dict)
     """Sizes to choose for."""
+    target: str = "cpu"
+    """The machine to choose for, as `Machine.of` takes it."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def plan(system: System, request: Request, defaults: Mapping[str, int] | None = 
         asked = "" if request.strategy in ("auto", "sequential") else f"{request.strategy} was asked for, but "
         why = f"{asked}its layers have no time of one dimension; the order is one that isl's scheduler found"
         return Plan(schedule, (), None, sizes, why)
-    machine = Machine.detect(request.threads)
+    machine = Machine.of(request.target, request.threads)
     work = measure(system, cells, chosen_for)
     wave_count = span(system, layers).at(chosen_for)
     estimates = [estimate(choice, layers, work, wave_count, machine) for choice in choices]
@@ -137,7 +140,8 @@ def _why(request: Request, ranking: Sequence[Estimate], machine: Machine, sizes:
     best, *others = ranking
     rival = next((e for e in others if e.choice.strategy != best.choice.strategy), others[0])
     asked = "" if request.strategy == "auto" else f"{request.strategy} was asked for; "
+    members = "threads" if request.target == "cpu" else f"blocks of {request.target}"
     return (
-        f"{asked}of {len(ranking)} schedules it is the fastest predicted for {at}, {machine.threads} threads: "
+        f"{asked}of {len(ranking)} schedules it is the fastest predicted for {at}, {machine.threads} {members}: "
         f"{best.seconds * 1e3:.3g} ms, against {rival.seconds * 1e3:.3g} ms for {rival.choice}"
     )

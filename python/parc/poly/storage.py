@@ -33,7 +33,7 @@ def check_storage(system: System) -> None:
                 unknown.op.location,
             )
         alive = lifetimes(system, unknown)
-        wrong = _sharing(unknown).intersect(alive.overlapping())
+        wrong = sharing(unknown).intersect(alive.overlapping())
         if not wrong.is_empty():
             raise _overwritten(unknown, alive, *first_pair(wrong))
 
@@ -70,7 +70,7 @@ def with_storage(system: System, unknown: Unknown, storage: ir.AffineMap) -> Sys
     return replace(system, unknowns=tuple(stored if u.name == unknown.name else u for u in system.unknowns))
 
 
-def _sharing(unknown: Unknown) -> isl.Map:
+def sharing(unknown: Unknown) -> isl.Map:
     """`{ element -> another one with the same place }`."""
     same = unknown.storage.apply_range(unknown.storage.reverse())
     return same.subtract(isl.Map.identity(same.get_space()))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from math import ceil, prod
+from math import prod
 
 import islpy as isl
 from torch_mlir import ir
@@ -14,7 +14,6 @@ from parc.poly.count import Count, points_at, weighted_instances
 from parc.poly.model import Access, Equation, System
 from parc.poly.rows import Cells
 
-_VECTOR = 64
 _TRANSCENDENTAL = 0.13e-9
 """Seconds per element of one tanh or exp, vectorised."""
 _SIMPLE = 0.02e-9
@@ -27,12 +26,14 @@ class Work:
 
     points: int
     rows: int
-    vectors: int
-    """Groups of units that a thread can take: as many as fill a vector register of 64 bytes."""
+    row_bytes: int
+    """Bytes of the units of a row."""
     flops: float
     """Floating-point operations of its matrix products."""
     weights: int
     """Bytes of known operands of its matrix products."""
+    read: int
+    """Bytes of computed operands of its matrix products."""
     written: int
     """Bytes of the tile that it defines."""
     pointwise: float
@@ -70,22 +71,25 @@ def _measure(system: System, equation: Equation, is_cell: bool, sizes: Mapping[s
         return number(_shape(value, tile)) * _element_bytes(value)
 
     element = _element_bytes(equation.writes[0].op.operands[0])
-    flops, weights, pointwise = 0.0, 0, 0.0
+    flops, weights, read, pointwise = 0.0, 0, 0, 0.0
     computed: set[ir.Value] = set()
     for op in _operations(equation):
         if op.name == "parc.read" or computed.intersection(op.operands):
             computed.update(op.results)
         if _is_product(op):
             flops += 2.0 * number(_loop_extents(op, tile))
-            weights += sum(bytes_of(v) for v in list(op.operands)[:-1] if v not in computed)
+            factors = list(op.operands)[:-1]
+            weights += sum(bytes_of(v) for v in factors if v not in computed)
+            read += sum(bytes_of(v) for v in factors if v in computed)
         elif op.name != "parc.read" and computed.intersection(op.operands):
             pointwise += sum(number(_shape(v, tile)) for v in op.results) * _seconds_per_element(op)
     return Work(
         points=points_at(equation.domain, sizes),
         rows=number(tile[:-1]),
-        vectors=ceil(number(tile[-1:]) * element / _VECTOR),
+        row_bytes=number(tile[-1:]) * element,
         flops=flops,
         weights=weights,
+        read=read,
         written=number(tile) * element,
         pointwise=pointwise,
         is_cell=is_cell,

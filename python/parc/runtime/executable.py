@@ -1,24 +1,43 @@
-"""A compiled program in memory: the JIT's code, the arena, and the packed arguments of a call."""
+"""A compiled program in memory: its code, the arena, and the packed arguments of a call."""
 
 import ctypes
 import math
 import threading
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
-from torch_mlir import ir
-from torch_mlir.execution_engine import ExecutionEngine
+import torch
+from torch import Tensor
 
-from parc.arena_plan import ArenaPlan
-from parc.errors import CallError, ParcError
+from parc.errors import CallError
 from parc.memory import Place
-from parc.runtime.team import Team, library_path
+from parc.runtime.facts import Facts
+from parc.runtime.header import LARGEST_HEADER
+from parc.runtime.host import Host
+from parc.runtime.image import DeviceImage, ProgramImage, Target
+from parc.runtime.team import Team
+from parc.signature import CPU, Signature
 
 ALIGNMENT = 64
-# -O3 takes longer than -O2 and changes nothing that matters: the kernels are vectorised when LLVM gets them.
-OPT_LEVEL = 2
+
+
+class Code(Protocol):
+    """The machine code of a program's host functions, in memory."""
+
+    @property
+    def host(self) -> Host:
+        """What it was compiled for."""
+        ...
+
+    def address(self, name: str) -> int:
+        """Where the entry point with this name is, which takes packed arguments; ParcError when there is none."""
+        ...
+
+    def object_code(self) -> bytes:
+        """The same code as a relocatable object file."""
+        ...
 
 
 class Buffer(NamedTuple):
@@ -28,8 +47,12 @@ class Buffer(NamedTuple):
     sizes: tuple[int, ...]
 
     @classmethod
-    def of(cls, array: np.ndarray) -> "Buffer":
+    def of(cls, array: np.ndarray | Tensor) -> "Buffer":
         """The buffer of a C-contiguous array, which must outlive it."""
+        if isinstance(array, Tensor):
+            if not array.is_contiguous():
+                raise CallError("tensors must be contiguous")
+            return cls(array.data_ptr(), tuple(array.shape))
         if not array.flags.c_contiguous:
             raise CallError("arrays must be C-contiguous")
         return cls(array.ctypes.data, array.shape)
@@ -53,7 +76,11 @@ class Arena:
             self.size = size + ALIGNMENT
             self._memory = np.empty(self.size, np.uint8)
             self.start = -(-self._memory.ctypes.data // ALIGNMENT) * ALIGNMENT
-            self.take_status()
+            self.reset()
+
+    def reset(self) -> None:
+        """Forget what a program that did not come to its end left in the header."""
+        ctypes.memset(self.start, 0, min(self.size - ALIGNMENT, LARGEST_HEADER))
 
     def take_status(self) -> int:
         """The number of the check that failed in the last call, 0 for none; and forget it."""
@@ -63,34 +90,31 @@ class Arena:
 
 
 class Executable:
-    """A module in the LLVM dialect (`lower-to-llvm`), compiled for this machine.
+    """A compiled program: code, and what is known of it.  Subclasses run it on a team of some kind of members.
 
     Calls are serialised: the arena belongs to one call at a time.
     """
 
-    def __init__(self, module: ir.Module, team: Team, arena: Arena | None = None) -> None:
-        self._team = team
-        self._arena = arena or Arena()
-        attributes = module.operation.attributes
-        self._messages = [ir.StringAttr(a).value for a in _array(attributes, "parc.assertions")]
-        self._prepared_types = [
-            (tuple(t.shape), _numpy_type(t.element_type))
-            for t in (ir.RankedTensorType(ir.TypeAttr(a).value) for a in _array(attributes, "parc.prepared"))
-        ]
-        self._plan = ArenaPlan(module, team.size)
-        self._engine = ExecutionEngine(module, opt_level=OPT_LEVEL, shared_libs=[str(library_path())])
-        self._main = _Entry(self._lookup("main"))
-        self._prepare = _Entry(self._lookup("prepare")) if self._prepared_types else None
-        self._arena_size = ctypes.CFUNCTYPE(None, ctypes.POINTER(ctypes.c_void_p))(self._lookup("arena_size"))
+    target: ClassVar[Target]
+    device_code: DeviceImage | None = None
+
+    def __init__(self, code: Code, facts: Facts, members: int, device: torch.device) -> None:
+        """`members` is the size of the team; tensors are on `device`."""
+        self.facts = facts
+        self.device = device
+        self.code = code
+        self.members = members
+        self._main = Entry(code.address("main"))
+        self._prepare = Entry(code.address("prepare")) if facts.prepared else None
+        self._arena_size = Entry(code.address("arena_size"))
         self._known: tuple[tuple[int, ...] | None, int] = (None, 0)
 
-    def prepare(self, parameters: Sequence[Buffer], symbol_count: int) -> list[np.ndarray]:
+    def prepare(self, parameters: Sequence[Buffer], symbol_count: int) -> list[Tensor]:
         """Compute what depends on the parameters alone; give it to `run` until a parameter changes."""
-        prepared = [_aligned_empty(shape, type_) for shape, type_ in self._prepared_types]
+        prepared = [torch.empty(t.shape, dtype=t.dtype, device=self.device) for t in self.facts.prepared]
         if self._prepare is not None:
-            with self._arena.lock:
-                self._arena.reserve(self.arena_bytes((0,) * symbol_count))
-                self._call(self._prepare, (), [*parameters, *map(Buffer.of, prepared)])
+            size = self.arena_bytes((0,) * symbol_count)
+            self._call(self._prepare, size, (), [*parameters, *map(Buffer.of, prepared)])
         return prepared
 
     def run(self, symbols: Sequence[int], buffers: Sequence[Buffer]) -> None:
@@ -99,9 +123,7 @@ class Executable:
         Raises `CallError` when a check that the model makes of its inputs fails.
         """
         symbols = tuple(symbols)
-        with self._arena.lock:
-            self._arena.reserve(self.arena_bytes(symbols))
-            self._call(self._main, symbols, buffers)
+        self._call(self._main, self.arena_bytes(symbols), symbols, buffers)
 
     def arena_bytes(self, symbols: tuple[int, ...]) -> int:
         """The size of the arena for a call with these symbols."""
@@ -110,8 +132,8 @@ class Executable:
             return size
         if any(s < 0 for s in symbols):
             raise CallError(f"sizes cannot be negative: {symbols}")
-        slots = (ctypes.c_int64 * (len(symbols) + 2))(self._team.size, *symbols, 0)
-        self._arena_size(_pointers(slots))
+        slots = (ctypes.c_int64 * (len(symbols) + 2))(self.members, *symbols, 0)
+        self._arena_size.call(_pointers(slots))
         size = slots[len(symbols) + 1]
         self._known = symbols, size
         return size
@@ -119,38 +141,60 @@ class Executable:
     @property
     def prepared_bytes(self) -> int:
         """The size of what `prepare` gives."""
-        return sum(math.prod(shape) * type_.itemsize for shape, type_ in self._prepared_types)
+        return self.facts.prepared_bytes
 
-    def places(self, symbols: Sequence[int], names: Sequence[str]) -> list[Place]:
-        """What is in the arena in a call with these symbols, largest first; `names` are those of the symbols."""
-        return self._plan.places(symbols, names)
+    def places(self, symbols: Sequence[int]) -> list[Place]:
+        """What is in the arena in a call with these symbols, largest first."""
+        return self.facts.arena.places(symbols, self.members)
 
-    def _call(self, entry: "_Entry", symbols: tuple[int, ...], buffers: Sequence[Buffer]) -> None:
-        entry.bind(self._team.size, self._arena.start, self._arena.size, symbols, buffers)
-        self._team.run(entry.address, entry.argv)
-        if status := self._arena.take_status():
-            raise CallError(self._messages[status - 1])
+    def image(self, signature: Signature) -> ProgramImage:
+        """The program as data."""
+        code = self.code.object_code()
+        return ProgramImage(self.target, self.code.host, signature, self.facts, code, self.device_code)
 
-    def _lookup(self, name: str) -> int:
-        address = self._engine.raw_lookup(name)
-        if not address:
-            raise ParcError(f"the compiled module has no function @{name}")
-        return int(address)
+    def _call(self, entry: "Entry", size: int, symbols: tuple[int, ...], buffers: Sequence[Buffer]) -> None:
+        """Call an entry point, in an arena of at least `size` bytes."""
+        raise NotImplementedError
+
+    def _check(self, status: int) -> None:
+        """`CallError` where a call left the number of a check that failed."""
+        if status:
+            raise CallError(self.facts.assertions[status - 1])
 
 
-class _Entry:
+class CpuExecutable(Executable):
+    """A program whose host code is the whole program: the threads of a team run it."""
+
+    target = "cpu"
+
+    def __init__(self, code: Code, facts: Facts, team: Team, arena: Arena | None = None) -> None:
+        super().__init__(code, facts, team.size, CPU)
+        self._team = team
+        self._arena = arena or Arena()
+
+    def _call(self, entry: "Entry", size: int, symbols: tuple[int, ...], buffers: Sequence[Buffer]) -> None:
+        arena = self._arena
+        with arena.lock:
+            arena.reserve(size)
+            entry.bind(self.members, arena.start, arena.size, symbols, buffers)
+            self._team.run(entry.address, entry.argv)
+            self._check(arena.take_status())
+
+
+class Entry:
     """An entry function and its packed arguments: one pointer for each field of each argument."""
 
     def __init__(self, address: int) -> None:
         self.address = address
+        self.call = ctypes.CFUNCTYPE(None, ctypes.POINTER(ctypes.c_void_p))(address)
         self.argv: ctypes.Array[ctypes.c_void_p] = (ctypes.c_void_p * 0)()
         self._slots: ctypes.Array[ctypes.c_int64] = (ctypes.c_int64 * 0)()
 
     def bind(
-        self, nthreads: int, arena: int, arena_size: int, symbols: tuple[int, ...], buffers: Sequence[Buffer]
+        self, members: int, arena: int, arena_size: int, symbols: tuple[int, ...], buffers: Sequence[Buffer]
     ) -> None:
-        """Fill in the arguments: thread number, team size, arena, symbols, buffers."""
-        fields: list[ctypes.c_int64 | int] = [0, nthreads, arena, arena, 0, arena_size, 1, *symbols]
+        """Fill in the arguments: number in the team, team size, arena, symbols, buffers."""
+        fields: list[ctypes.c_int64 | int] = [0, members, arena, arena, 0, arena_size, 1, *symbols]
         for pointer, sizes in buffers:
             fields += (pointer, pointer)
             fields += _layout(sizes)
@@ -171,27 +215,3 @@ def _pointers(slots: "ctypes.Array[ctypes.c_int64]") -> "ctypes.Array[ctypes.c_v
     """A pointer to each slot."""
     start, step = ctypes.addressof(slots), ctypes.sizeof(ctypes.c_int64)
     return (ctypes.c_void_p * len(slots))(*(start + step * i for i in range(len(slots))))
-
-
-def _array(attributes: ir.OpAttributeMap, name: str) -> list[ir.Attribute]:
-    return list(ir.ArrayAttr(attributes[name])) if name in attributes else []
-
-
-def _aligned_empty(shape: tuple[int, ...], type_: np.dtype) -> np.ndarray:
-    """An uninitialised array that starts on a cache line."""
-    size = int(np.prod(shape)) * type_.itemsize
-    memory = np.empty(size + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    return memory[start : start + size].view(type_).reshape(shape)
-
-
-def _numpy_type(type_: ir.Type) -> np.dtype:
-    """The numpy type of a tensor's elements."""
-    if isinstance(type_, ir.FloatType):
-        # numpy has no bfloat16: keep its bits.
-        return np.dtype("uint16") if isinstance(type_, ir.BF16Type) else np.dtype(f"float{type_.width}")
-    if isinstance(type_, ir.IndexType):
-        return np.dtype("int64")
-    if isinstance(type_, ir.ComplexType):
-        return np.dtype(f"complex{2 * type_.element_type.width}")
-    return np.dtype("bool") if type_.width == 1 else np.dtype(f"int{type_.width}")

@@ -39,7 +39,7 @@ class Team:
         size = usable_cpus() if nthreads is None else nthreads
         if size < 1:
             raise ValueError(f"a team has at least one thread, not {size}")
-        self._library = _library()
+        self._library = native_library()
         handle = self._library.parc_team_create(size)
         if not handle:
             raise OSError(f"cannot start a team of {size} threads")
@@ -80,7 +80,7 @@ def usable_cpus() -> int:
 
 
 @cache
-def _library() -> ctypes.CDLL:
+def native_library() -> ctypes.CDLL:
     library = ctypes.CDLL(str(library_path()))
     pointer, pointers = ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)
     library.parc_team_create.argtypes = [ctypes.c_int]
@@ -91,6 +91,10 @@ def _library() -> ctypes.CDLL:
     library.parc_team_size.restype = ctypes.c_int
     library.parc_team_run.argtypes = [pointer, pointer, pointers, ctypes.c_int]
     library.parc_team_run.restype = ctypes.c_int
+    library.parc_set_launcher.argtypes = [pointer, pointer]
+    library.parc_set_launcher.restype = None
+    library.parc_launch_failure.argtypes = []
+    library.parc_launch_failure.restype = ctypes.c_int
     library.parc_team_barrier.argtypes = []
     library.parc_team_barrier.restype = None
     return library

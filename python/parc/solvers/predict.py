@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from parc.poly.cost import Estimate, Machine, estimate
+from parc.poly.cost import Estimate, estimate
 from parc.poly.dependences import Dependence
+from parc.poly.machine import Machine
 from parc.poly.model import System
 from parc.poly.rows import find_cells
 from parc.poly.schedules import Choice
@@ -64,5 +65,5 @@ def predict(
     # The first chunk is solved while others are composed; then all others are solved.
     rounds = ceil((chunks - 1) / machine.threads)
     steps = _STREAMED * chunk * (max(one, composed) + one) * rounds if rounds else _STREAMED * extent.steps * one
-    ends = max(0, chunks - 2) * (machine.call + 16 * extent.elements / machine.l2_bandwidth)
+    ends = max(0, chunks - 2) * (machine.call + 16 * extent.elements / machine.near_bandwidth)
     return Prediction(steps + ends + _BARRIERS * machine.barrier, now)

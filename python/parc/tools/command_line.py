@@ -5,10 +5,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from parc.codegen.block_target import EMULATED, EXACT
+from parc.codegen.tensor_core import CORES
 from parc.errors import UsageError
+from parc.gpu.arch import ARCHITECTURES, Arch, find_arch
 from parc.pipelines import ALIASES, PIPELINES, Step, is_ours, own_pass, parse_pipeline, pass_names, pass_type
 
-STAGES = ("torch", "linalg", *PIPELINES, "structure", "asm", "object")
+STAGES = ("torch", "linalg", *PIPELINES, "structure", "asm", "object", "ptx")
+
+# The architecture to compile for when none is named, by the stages that are a GPU's alone.
+_ARCH = "sm_90"
+_GPU_STAGES = ("gpu", "host", "ptx")
 
 _DESCRIPTION = """\
 Runs parc's passes on a model or on IR, and prints what comes out.
@@ -31,6 +38,9 @@ examples:
     parc-opt file.mlir --parc-wavefront=threads=2 --canonicalize
   the same as a pipeline:
     parc-opt file.mlir --pass-pipeline="builtin.module(schedule{strategy=wavefront threads=2},canonicalize)"
+  the program for a GPU, its kernels as PTX, and the registers and memory that they take (no GPU is needed):
+    parc-opt model.onnx --emit=gpu --arch=sm_90
+    parc-opt model.onnx --emit=ptx --arch=sm_90 --precision=bf16 --ptxas-info
   any stage starts from the text of an earlier one:
     parc-opt model.pt2 --emit=schedule -o s.mlir && parc-opt s.mlir --emit=loops
 """
@@ -48,6 +58,10 @@ class Request:
     threads: int
     sizes: Mapping[str, int]
     wrt: Sequence[str]
+    target: str
+    arch: Arch
+    precision: str
+    ptxas_info: bool
     print_after_all: bool
     timing: bool
     split: bool
@@ -72,6 +86,8 @@ def read_request(arguments: Sequence[str]) -> Request:
     steps += parse_pipeline(options.pass_pipeline)
     if options.threads < 0:
         raise UsageError(f"--threads is at least 1, or 0 for all of the machine, not {options.threads}")
+    if options.ptxas_info and options.emit != "ptx":
+        raise UsageError("--ptxas-info tells about kernels: it needs --emit=ptx")
     return Request(
         input=options.input,
         output=options.o,
@@ -81,6 +97,10 @@ def read_request(arguments: Sequence[str]) -> Request:
         threads=options.threads,
         sizes=_sizes(options.sizes),
         wrt=tuple(name.strip() for name in options.wrt.split(",") if name.strip()),
+        target=_target(options.emit, options.arch),
+        arch=find_arch(options.arch or _ARCH),
+        precision=options.precision,
+        ptxas_info=options.ptxas_info,
         print_after_all=options.mlir_print_ir_after_all,
         timing=options.mlir_timing,
         split=options.split_input_file,
@@ -110,6 +130,13 @@ def _sizes(text: str) -> dict[str, int]:
     return sizes
 
 
+def _target(emit: str | None, arch: str) -> str:
+    """What the stages are to compile for: a GPU where it is named or the last stage is a GPU's, else this machine."""
+    if emit == "emulation":
+        return EMULATED
+    return arch or _ARCH if arch or emit in _GPU_STAGES else "cpu"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="parc-opt",
@@ -124,9 +151,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--emit", choices=STAGES, help="run the pipelines up to this stage and print what it made")
     add("--pass-pipeline", default="", metavar="TEXT", help="run these passes, after those given one by one")
     add("--strategy", default="auto", metavar="NAME", help="the schedule to use (default: auto, by the cost model)")
-    add("--threads", type=int, default=0, metavar="N", help="threads to compile for (default: all of the machine)")
+    add(
+        "--threads",
+        type=int,
+        default=0,
+        metavar="N",
+        help="threads to compile for, of a GPU blocks (default: all)",
+    )
     add("--sizes", default="", metavar="T=N,..", help="sizes that the cost model chooses for; the result serves all")
     add("--wrt", default="", metavar="NAME,..", help="arguments to differentiate by, for adjoint (default: all)")
+    add("--arch", default="", metavar="NAME", help=f"GPU to compile for: {', '.join(ARCHITECTURES)} (default: {_ARCH})")
+    add("--precision", default=EXACT, choices=(EXACT, *CORES), help="what GPUs round factors of f32 products to")
+    add("--ptxas-info", action="store_true", help="assemble the ptx, and put above it what each kernel takes of a GPU")
     add("--split-input-file", action="store_true", help="process the parts between '// -----' lines one by one")
     add("--verify-diagnostics", action="store_true", help="check errors against 'expected-error {{..}}', print no IR")
     add("--mlir-print-ir-after-all", action="store_true", help="print the IR after each pass to standard error")

@@ -9,8 +9,8 @@ from torch_mlir import ir
 from torch_mlir.execution_engine import ExecutionEngine
 
 from parc.errors import ParcError
+from parc.jit import OPT_LEVEL
 from parc.runtime import library_path
-from parc.runtime.executable import OPT_LEVEL
 
 
 def machine_code(module: ir.Module, *, as_text: bool) -> bytes:

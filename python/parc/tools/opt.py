@@ -19,7 +19,7 @@ from parc.tools.diagnostics import Diagnostic, diagnostics, expectations, mismat
 _SPLIT = re.compile(r"^// -----.*\n", re.MULTILINE)
 _BYTECODE = b"ML\xefR"
 # The last pipeline of what is no pipeline itself.
-_LAST = {"structure": "schedule", "asm": "llvm", "object": "llvm"}
+_LAST = {"structure": "schedule", "asm": "llvm", "object": "llvm", "ptx": "gpu"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -117,13 +117,21 @@ def _process(chunk: bytes | None, request: Request) -> bytes:
                 raise ParcError(f"the input is past --emit={last}: it is at the stage '{done}'")
             for stage in stages_after(done, last):
                 steps += stage_steps(
-                    stage, strategy=request.strategy, threads=request.threads, sizes=request.sizes, wrt=request.wrt
+                    stage,
+                    strategy=request.strategy,
+                    threads=request.threads,
+                    sizes=request.sizes,
+                    wrt=request.wrt,
+                    target=request.target,
+                    precision=request.precision,
                 )
         run_pipeline(module, steps, print_after_all=request.print_after_all, timing=request.timing)
         if request.emit in ("asm", "object"):
             from parc.tools.machine_code import machine_code  # needs the native runtime, which IR does without
 
             return machine_code(module, as_text=request.emit == "asm")
+        if request.emit == "ptx":
+            return _ptx(module, request).encode()
         if request.emit == "structure":
             from parc.structure_report import structure_text  # imports islpy, which other stages may do without
 
@@ -144,6 +152,15 @@ def _parse_torch(text: str | bytes, request: Request) -> ir.Module:
 
         lower_torch(module)
     return module
+
+
+def _ptx(module: ir.Module, request: Request) -> str:
+    """The kernels as PTX, below a comment on what they take if that is asked for."""
+    from parc.gpu.device_code import compile_device, resource_table  # loads the GPU dialects
+
+    code = compile_device(module, request.arch, cubin=request.ptxas_info)
+    comment = [f"// {line}\n" for line in resource_table(code).splitlines()] if request.ptxas_info else []
+    return "".join(comment) + code.ptx
 
 
 def _schedule_comment(module: ir.Module) -> str:

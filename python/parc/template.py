@@ -33,6 +33,11 @@ class Template:
         leaves = [Slot(name + pytree.keystr(path)) if isinstance(leaf, Tensor) else leaf for path, leaf in paths]
         return Template(pytree.tree_unflatten(leaves, spec))
 
+    @property
+    def tree(self) -> object:
+        """The nested value itself."""
+        return self._tree
+
     def take(self, value: object, name: str, tensors: list[Tensor]) -> None:
         """Append the tensors of a value of this form, in order; `CallError` when it has another form."""
         _take(self._tree, value, name, tensors)
@@ -58,16 +63,27 @@ def _take(tree: object, value: object, name: str, tensors: list[Tensor]) -> None
             raise _mismatch(tree, value, name)
         for key, inner in tree.items():  # type: ignore[attr-defined]
             _take(inner, value[key], name + f"[{key!r}]", tensors)
+    elif is_namedtuple(tree):
+        # One class of such tuples is as good as another: that of a saved program is made anew where it is loaded.
+        if not is_namedtuple(value) or value._fields != tree._fields:  # type: ignore[attr-defined]
+            raise _mismatch(tree, value, name)
+        for field, inner, part in zip(tree._fields, tree, value, strict=True):  # type: ignore[attr-defined, call-overload]
+            _take(inner, part, f"{name}.{field}", tensors)
     elif pytree.tree_is_leaf(tree):
         if isinstance(value, Tensor) or type(value) is not kind or not (value is tree or value == tree):
             raise _mismatch(tree, value, name)
     else:
-        ours, form = _open(tree)
-        theirs, their_form = _open(value)
+        ours, form = open_node(tree)
+        theirs, their_form = open_node(value)
         if form != their_form:
             raise _mismatch(tree, value, name)
         for (key, inner), (_, part) in zip(ours, theirs, strict=True):
             _take(inner, part, name + key, tensors)
+
+
+def is_namedtuple(value: object) -> bool:
+    """Whether this is a tuple of a class that `collections.namedtuple` or `typing.NamedTuple` made."""
+    return isinstance(value, tuple) and type(value).__bases__ == (tuple,) and hasattr(value, "_fields")
 
 
 def _give(tree: object, values: Iterator[object]) -> object:
@@ -80,11 +96,11 @@ def _give(tree: object, values: Iterator[object]) -> object:
         return {key: _give(inner, values) for key, inner in tree.items()}  # type: ignore[attr-defined]
     if pytree.tree_is_leaf(tree):
         return tree
-    parts, form = _open(tree)
+    parts, form = open_node(tree)
     return form.unflatten([_give(inner, values) for _, inner in parts])
 
 
-def _open(value: object) -> tuple[list[tuple[str, object]], pytree.TreeSpec]:
+def open_node(value: object) -> tuple[list[tuple[str, object]], pytree.TreeSpec]:
     """One level of a pytree node: (key, child) pairs, and its form."""
     inside: Callable[[object], bool] = lambda child: child is not value  # noqa: E731
     paths, form = pytree.tree_flatten_with_path(value, is_leaf=inside)

@@ -1,0 +1,179 @@
+"""`distribute-grid`: the entry functions become launches of a grid of thread blocks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch_mlir import ir
+from torch_mlir.dialects import arith, func, gpu, memref
+
+from parc.codegen import grid_sync
+from parc.codegen.block_target import PERSISTENT, BlockTarget, find_target
+from parc.codegen.distribution import Distributor, Runners
+from parc.codegen.irtools import arguments_of_kind, entry_functions, run_pipeline, terminator, walk
+from parc.codegen.launches import Launches
+from parc.codegen.loops import index
+from parc.codegen.shared_buffers import place_shared_buffers
+from parc.dialect import BarrierOp
+from parc.errors import CompileError
+from parc.passbase import Pass
+
+COOPERATIVE = "parc.cooperative"
+"""The attribute of a launch whose blocks must all be there at once."""
+
+
+@dataclass
+class DistributeGrid(Pass):
+    """The entry functions become launches of a grid of thread blocks.
+
+    A member of a team is a block, whose threads share the calls of kernels; of an `scf.parallel` outside of teams each
+    thread of the grid takes every so-manyth iteration.
+
+    There is one launch of each function (it is `parc.cooperative`): barriers of a team are barriers of the grid, whose
+    blocks are all there at once and count in the arena's header (`codegen/grid_sync.py`). With `form=waves` what is
+    between two barriers is a launch of its own, and the loops around them are the host's (`codegen/launches.py`).
+    Upstream's `gpu-kernel-outlining` then moves the kernels to modules of their own.
+
+        scf.parallel (%i, %j) = (0, 0) to (%n, 8) {      gpu.launch_func @main_kernel::@main_kernel blocks in (...) ...
+          memref.store %x, %a[%i, %j]
+        }                                                gpu.func @main_kernel(...) kernel {
+        "parc.team"() ({                                   scf.for %k = %b * 256 + %t to %n * 8 step %blocks * 256 {
+        ^bb0(%tid, %nthreads):                               memref.store %x, %a[%k / 8, %k mod 8]
+          ...                                              }
+        })                                                 func.call @grid_barrier(%arena)
+                                                           ... %b and %blocks for %tid and %nthreads
+    """
+
+    name = "distribute-grid"
+
+    target: str = "sm_90"
+    blocks: int = 0
+    form: str = PERSISTENT
+
+    def run(self, module: ir.Module) -> None:
+        target = find_target(self.target, self.blocks, form=self.form)
+        if target is None:
+            raise CompileError("distribute-grid is for thread blocks; distribute-team is for threads of the CPU")
+        with module.context, ir.Location.unknown():
+            i64 = ir.IntegerType.get_signless(64)
+            module.operation.attributes["parc.blocks"] = ir.IntegerAttr.get(i64, target.blocks)
+            for function in entry_functions(module):
+                _distribute(function, target)
+                if target.is_persistent:
+                    _launch_once(function, target)
+                else:
+                    Launches(function, target).emit()
+            grid_sync.emit(module)
+            run_pipeline(module, "gpu-kernel-outlining,symbol-dce", self.name)
+            kernels = {_symbol(op): op for op in walk(module.operation, "gpu.module")}
+            for launch in walk(module.operation, "gpu.launch_func"):
+                _finish(launch, kernels[ir.SymbolRefAttr(launch.operation.attributes["kernel"]).value[0]])
+
+
+def _distribute(function: func.FuncOp, target: BlockTarget) -> None:
+    """Share the operations of a function over the threads of a grid; a `parc.barrier` is left wherever blocks wait."""
+    with ir.InsertionPoint.at_block_begin(function.entry_block):
+        grid = _Grid(target)
+        place_shared_buffers(function, target)
+    Distributor(grid).run(function.entry_block)
+
+
+def _launch_once(function: func.FuncOp, target: BlockTarget) -> None:
+    """Put a function's body into one launch, in which blocks wait for each other."""
+    body = list(function.entry_block.operations)[:-1]
+    (arena,) = arguments_of_kind(function, "arena")
+    waits = walk(function, "parc.barrier", "parc.arrive", "parc.await")
+    with ir.InsertionPoint.at_block_begin(function.entry_block):
+        block = Launches(function, target).open()
+    for op in body:
+        op.operation.move_before(terminator(block))
+    if not waits:
+        return
+    i32 = ir.IntegerType.get_signless(32)
+    with ir.InsertionPoint.at_block_begin(block):
+        count = memref.alloca(ir.MemRefType.get([1], i32), [], [])
+        memref.store(arith.constant(i32, 0), count, [index(0)])
+    for wait in waits:
+        with ir.InsertionPoint(wait):
+            if wait.operation.name == "parc.barrier":
+                _call(grid_sync.GRID_BARRIER, arena)
+            elif wait.operation.name == "parc.arrive":
+                _call(grid_sync.ARRIVE, arena, count)
+            else:
+                _call(grid_sync.AWAIT, arena, count, *wait.operation.operands)
+        wait.operation.erase()
+    with ir.InsertionPoint(terminator(block)):
+        _call(grid_sync.LEAVE, arena)
+
+
+def _call(function: str, *operands: ir.Value) -> None:
+    func.CallOp([], ir.FlatSymbolRefAttr.get(function), operands)
+
+
+def _finish(launch: ir.OpView, module: ir.OpView) -> None:
+    """Give the kernel of a launch its module's name, which no other has; say whether its blocks wait for each other."""
+    name = _symbol(module)
+    (kernel,) = walk(module, "gpu.func")
+    kernel.attributes["sym_name"] = ir.StringAttr.get(name)
+    launch.operation.attributes["kernel"] = ir.SymbolRefAttr.get([name, name])
+    functions = {grid_sync.GRID_BARRIER, grid_sync.AWAIT}
+    if any(ir.FlatSymbolRefAttr(c.attributes["callee"]).value in functions for c in walk(module, "func.call")):
+        launch.operation.attributes[COOPERATIVE] = ir.UnitAttr.get()
+
+
+def _symbol(op: ir.OpView) -> str:
+    return str(ir.StringAttr(op.attributes["sym_name"]).value)
+
+
+class _Block(Runners):
+    """The threads of one block."""
+
+    shares_calls = True
+    waits = ("parc.barrier", "parc.arrive", "parc.await")
+
+    def __init__(self, thread: ir.Value, threads: int) -> None:
+        self._thread, self._threads = thread, threads
+
+    def barrier(self) -> None:
+        gpu.barrier()
+
+    def is_first(self) -> ir.Value:
+        return arith.cmpi(arith.CmpIPredicate.eq, self._thread, index(0))
+
+    def share(self, total: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+        return self._thread, total, index(self._threads)
+
+    def shared_dimensions(self, counts: Sequence[ir.Value]) -> int:
+        return len(counts)
+
+
+class _Grid(Runners):
+    """All threads of a grid; their numbers are computed at the insertion point."""
+
+    def __init__(self, target: BlockTarget) -> None:
+        self._block, self._blocks = gpu.block_id(gpu.Dimension.x), gpu.grid_dim(gpu.Dimension.x)
+        thread = gpu.thread_id(gpu.Dimension.x)
+        self._inside = _Block(thread, target.threads)
+        self._thread = arith.addi(arith.muli(self._block, index(target.threads)), thread)
+        self._threads = arith.muli(self._blocks, index(target.threads))
+
+    def barrier(self) -> None:
+        BarrierOp()
+
+    def is_first(self) -> ir.Value:
+        return arith.cmpi(arith.CmpIPredicate.eq, self._thread, index(0))
+
+    def share(self, total: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+        return self._thread, total, self._threads
+
+    def shared_dimensions(self, counts: Sequence[ir.Value]) -> int:
+        return len(counts)
+
+    def open_team(self, op: ir.OpView) -> None:
+        """Distribute the body of the team over the threads of each block, and put it in its place."""
+        body = op.operation.regions[0].blocks[0]
+        for argument, value in zip(body.arguments, (self._block, self._blocks), strict=True):
+            argument.replace_all_uses_with(value)
+        Distributor(self._inside).run(body)
+        for inner in list(body.operations):
+            inner.operation.move_before(op.operation)
+        op.operation.erase()

@@ -1,0 +1,176 @@
+"""Errors planted into compiled programs are caught on the emulator, which names the operation and where it is."""
+
+import re
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import numpy as np
+import pytest
+from test_executable import stack
+from torch_mlir import ir
+from torch_mlir.dialects import arith, gpu, scf
+
+from interpreter import evaluate
+from parc import dialect
+from parc.codegen.irtools import walk
+from parc.codegen.loops import index
+from parc.errors import EmulationError
+from parc.jit import JitCode
+from parc.pipelines import run_pipeline, stage_steps
+from parc.read_module import read_facts
+from parc.runtime.emulated import EmulatedExecutable
+from parc.runtime.emulator import Emulator
+from parc.runtime.executable import Buffer
+
+FEATURES, UNITS, BLOCKS = 3, 5, 3
+STEPS, BATCH = 9, 4
+SEEDS = (0, 1, 2, 3)
+OPTIONS = {"target": "emulated", "threads": BLOCKS}
+RELAXED = 2
+"""LLVM's number of the ordering "monotonic"."""
+
+Array = np.ndarray
+Plant = Callable[[ir.Module], None]
+
+
+@cache
+def outlined(distribute: str) -> str:
+    """The program of `stack` at the stage "gpu": blocks meet after each step (units), or crews wait for others (points)."""
+    module = _parse(stack("wavefront", distribute, FEATURES, UNITS))
+    run_pipeline(module, [*stage_steps("loops", **OPTIONS), *stage_steps("gpu", **OPTIONS)])
+    return str(module)
+
+
+def _parse(text: str) -> ir.Module:
+    context = ir.Context()
+    dialect.load(context)
+    return ir.Module.parse(text, context)
+
+
+class Emulated:
+    """An outlined program, after `plant` has changed it."""
+
+    def __init__(self, text: str, plant: Plant | None = None) -> None:
+        module = _parse(text)
+        if plant is not None:
+            with module.context, ir.Location.unknown():
+                plant(module)
+                assert module.operation.verify()
+        run_pipeline(module, stage_steps("emulation", **OPTIONS))
+        self._code, self._facts = JitCode(module), read_facts(module)
+
+    def run(self, arrays: Sequence[Array], seed: int) -> Array:
+        """The result for inputs and parameters; the threads take turns in the order that `seed` stands for."""
+        kernels = [(name, self._code.address(name)) for name in self._facts.kernels]
+        program = EmulatedExecutable(
+            self._code, self._facts, launcher=Emulator(kernels, self._facts.sites, seed=seed)
+        )
+        inputs, parameters = ([Buffer.of(a) for a in part] for part in (arrays[:2], arrays[2:]))
+        prepared = program.prepare(parameters, 2)
+        result = np.full((STEPS + 1, BATCH, UNITS), np.nan, np.float32)
+        program.run((STEPS, BATCH), [*inputs, *parameters, *prepared, Buffer.of(result)])
+        return result
+
+
+def _arrays() -> list[Array]:
+    random = np.random.default_rng(0)
+    shapes = [(STEPS, BATCH, FEATURES), (2, BATCH, UNITS), (FEATURES, UNITS), *[(UNITS, UNITS)] * 3]
+    return [random.normal(size=shape).astype(np.float32) / 2 for shape in shapes]
+
+
+@pytest.mark.parametrize("distribute", ["units", "points"])
+def test_programs_are_right_in_any_order_of_the_threads(distribute: str) -> None:
+    program, arrays = Emulated(outlined(distribute)), _arrays()
+    (expected,) = evaluate(_parse(stack("wavefront", distribute, FEATURES, UNITS)), [STEPS, BATCH], arrays)
+    results = [program.run(arrays, seed) for seed in SEEDS]
+    np.testing.assert_allclose(results[0], expected, rtol=1e-5, atol=1e-5)
+    for other in results[1:]:
+        np.testing.assert_array_equal(results[0], other)
+
+
+# -- what is planted -------------------------------------------------------------------------------------------------
+
+
+def _function(module: ir.Module, name: str) -> ir.OpView:
+    (found,) = [
+        op
+        for op in walk(module.operation, "func.func", "gpu.func")
+        if ir.StringAttr(op.operation.attributes["sym_name"]).value == name
+    ]
+    return found
+
+
+def _calls(module: ir.Module, callee: str) -> list[ir.OpView]:
+    calls = walk(_function(module, "main_kernel"), "func.call")
+    return [op for op in calls if ir.FlatSymbolRefAttr(op.operation.attributes["callee"]).value == callee]
+
+
+def no_grid_barrier(module: ir.Module) -> None:
+    """Blocks go on to the next step before the others have done this one."""
+    _calls(module, "grid_barrier")[-1].operation.erase()
+
+
+def no_wait_for_crews(module: ir.Module) -> None:
+    """A layer does not wait for the one below."""
+    for call in _calls(module, "await"):
+        call.operation.erase()
+
+
+def relaxed_flags(module: ir.Module) -> None:
+    """Blocks see that others have come, and nothing of what those have written."""
+    (load,) = walk(_function(module, "grid_barrier"), "llvm.load")
+    (add,) = walk(_function(module, "grid_barrier"), "llvm.atomicrmw")
+    relaxed = ir.IntegerAttr.get(ir.IntegerType.get_signless(64), RELAXED)
+    load.operation.attributes["ordering"] = add.operation.attributes["ordering"] = relaxed
+
+
+def no_barrier(module: ir.Module) -> None:
+    """Threads read a block's left factors before all of them are in shared memory."""
+    reads = False
+    for op in walk(_function(module, "cell0_kernel"), "memref.store", "gpu.barrier"):
+        # The first barrier behind a store to shared memory of numbers.
+        if op.operation.name == "memref.store":
+            reads = str(ir.MemRefType(op.operation.operands[1].type).element_type) == "f32"
+        elif reads:
+            op.operation.erase()
+            return
+
+
+def store_out_of_bounds(module: ir.Module) -> None:
+    """The new state goes behind the last element of its array."""
+    kernel = _function(module, "cell0_kernel")
+    arguments = list(kernel.operation.regions[0].blocks[0].arguments)
+    for op in walk(kernel, "memref.store", "vector.store"):
+        if op.operation.operands[1] in arguments:
+            with ir.InsertionPoint(op):
+                op.operation.operands[2] = arith.addi(op.operation.operands[2], index(1 << 20))
+
+
+def divergent_barrier(module: ir.Module) -> None:
+    """One thread of a block waits where the others do not come to."""
+    barrier = walk(_function(module, "cell0_kernel"), "gpu.barrier")[0]
+    with ir.InsertionPoint(barrier):
+        first = scf.IfOp(arith.cmpi(arith.CmpIPredicate.eq, gpu.thread_id(gpu.Dimension.x), index(0)))
+        with ir.InsertionPoint(first.then_block):
+            gpu.barrier()
+            scf.YieldOp([])
+
+
+PLACE = r"(memref|vector)\.(load|store) (in|at) \S+ by thread \d+ of block \d"
+PLANTED = [
+    (no_grid_barrier, "units", f"data race in main_kernel: {PLACE} and {PLACE} .* a release and an acquire"),
+    (relaxed_flags, "units", f"data race in main_kernel: {PLACE} and {PLACE} .* a release and an acquire"),
+    (no_wait_for_crews, "points", f"data race in main_kernel: {PLACE} and {PLACE} .* a release and an acquire"),
+    (no_barrier, "units", f"data race in main_kernel: {PLACE} and {PLACE} .* a gpu.barrier between them .* shared memory"),
+    (store_out_of_bounds, "units", f"out of bounds in main_kernel: {PLACE}: ind.* whose extent is {(STEPS + 1) * 20}"),
+    (divergent_barrier, "units", r"divergence in main_kernel: gpu.barrier (in|at) \S+ by thread .* waits in another place"),
+]
+
+
+@pytest.mark.parametrize(("plant", "distribute", "message"), PLANTED, ids=lambda p: getattr(p, "__name__", ""))
+def test_planted_errors_are_caught_and_named(plant: Plant, distribute: str, message: str) -> None:
+    program, arrays = Emulated(outlined(distribute), plant), _arrays()
+    for seed in SEEDS:
+        with pytest.raises(EmulationError) as error:
+            program.run(arrays, seed)
+        assert re.search(message, str(error.value)), str(error.value)
