@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 import parc
-from parc.codegen.microkernel import VectorTarget
 from parc.runtime.team import usable_cpus
 
 ABSOLUTE, RELATIVE = 1e-6, 1e-4
@@ -32,10 +31,14 @@ Program = Callable[[Tensor], Any]
 """A model or what was compiled from it, as far as it is timed."""
 
 
-class Row(Protocol):
-    """A line of a benchmark's table: a dataclass of what was measured."""
+class Record(Protocol):
+    """A dataclass, which JSON can hold."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+class Row(Record, Protocol):
+    """A line of a benchmark's table: a dataclass of what was measured."""
 
     def cells(self) -> list[str]:
         """The texts of the table's row."""
@@ -65,6 +68,8 @@ class Machine:
     @staticmethod
     def describe(threads: int) -> "Machine":
         """This machine, when programs run on `threads` threads."""
+        from parc.codegen.microkernel import VectorTarget  # only now: saved programs run without the compiler
+
         return Machine(
             cpu=_cpu_name(),
             cores=usable_cpus(),
@@ -225,7 +230,7 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
 
 
 def report(
-    machine: Machine,
+    machine: Record,
     columns: Sequence[str],
     cells: Sequence[Sequence[str]],
     rows: Sequence[Mapping[str, object]],
@@ -246,7 +251,7 @@ def report(
         write_results(options.json, machine, {"notes": notes, "rows": rows})
 
 
-def write_results(path: str, machine: Machine, results: Mapping[str, object]) -> None:
+def write_results(path: str, machine: Record, results: Mapping[str, object]) -> None:
     """Write the machine and the results as JSON to a file, or to stdout when the path is `-`."""
     write_text(path, json.dumps({"machine": asdict(machine), **results}, indent=1))
 

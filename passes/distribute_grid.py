@@ -9,7 +9,7 @@ from torch_mlir.dialects import arith, func, gpu, memref
 from parc.codegen import grid_sync
 from parc.codegen.block_target import PERSISTENT, BlockTarget, find_target
 from parc.codegen.distribution import Distributor, Runners
-from parc.codegen.irtools import arguments_of_kind, entry_functions, run_pipeline, terminator, walk
+from parc.codegen.irtools import arguments_of_kind, constant_int, entry_functions, run_pipeline, terminator, walk
 from parc.codegen.launches import Launches
 from parc.codegen.loops import index
 from parc.codegen.shared_buffers import place_shared_buffers
@@ -65,6 +65,7 @@ class DistributeGrid(Pass):
             grid_sync.emit(module)
             run_pipeline(module, "gpu-kernel-outlining,symbol-dce", self.name)
             kernels = {_symbol(op): op for op in walk(module.operation, "gpu.module")}
+            _describe(module, target)
             for launch in walk(module.operation, "gpu.launch_func"):
                 _finish(launch, kernels[ir.SymbolRefAttr(launch.operation.attributes["kernel"]).value[0]])
 
@@ -107,6 +108,16 @@ def _launch_once(function: func.FuncOp, target: BlockTarget) -> None:
 
 def _call(function: str, *operands: ir.Value) -> None:
     func.CallOp([], ir.FlatSymbolRefAttr.get(function), operands)
+
+
+def _describe(module: ir.Module, target: BlockTarget) -> None:
+    """Set `parc.block`: the threads of a block, the shared memory that it can have, and what the program uses."""
+    launches = walk(module.operation, "gpu.launch_func")
+    sizes = [constant_int(launch.dynamicSharedMemorySize) or 0 for launch in launches if launch.dynamicSharedMemorySize]
+    numbers = {"threads": target.threads, "limit": target.shared_bytes, "used": max(sizes, default=0)}
+    i64 = ir.IntegerType.get_signless(64)
+    described = {key: ir.IntegerAttr.get(i64, value) for key, value in numbers.items()}
+    module.operation.attributes["parc.block"] = ir.DictAttr.get(described)
 
 
 def _finish(launch: ir.OpView, module: ir.OpView) -> None:

@@ -47,22 +47,26 @@ class EmulateGPU(Pass):
 def _moved(gpu_module: ir.OpView, module: ir.Module) -> list[tuple[func.FuncOp, bool]]:
     """Move what a gpu.module has into the host's module; returns its functions, and which of them are kernels."""
     functions: list[tuple[func.FuncOp, bool]] = []
-    taken = {_symbol(op) for op in module.body.operations}
+    # The modules of kernels go, and so do their names.
+    taken = {_symbol(op) for op in module.body.operations if op.operation.name != "gpu.module"}
     prefix = _symbol(gpu_module)
     names: dict[str, str] = {}
     for op in list(gpu_module.regions[0].blocks[0].operations):
         name = _symbol(op)
-        taken.discard(prefix if name == prefix else "")  # the gpu.module goes
-        names[name] = _unused(name, prefix, taken)
-        taken.add(names[name])
         is_kernel = op.operation.name == "gpu.func" and "kernel" in op.operation.attributes
+        names[name] = _unused(name, prefix, taken)
+        if is_kernel and names[name] != name:
+            raise CompileError(f"the name of the kernel @{name} is taken", op.location)
+        taken.add(names[name])
         if op.operation.name == "gpu.func":
             functions.append((_host_function(op, module, names[name]), is_kernel))
         elif isinstance(op, (func.FuncOp, memref.GlobalOp)):
+            if isinstance(op, memref.GlobalOp):
+                _make_constant(op)
+            elif not op.is_external:
+                functions.append((op, False))
             module.body.append(op.operation.detach_from_parent())
             op.operation.attributes["sym_name"] = ir.StringAttr.get(names[name])
-            if isinstance(op, func.FuncOp) and not op.is_external:
-                functions.append((op, False))
         else:
             raise CompileError(f"{op.operation.name} in a gpu.module cannot be emulated", op.location)
     for function, _ in functions:
@@ -71,6 +75,13 @@ def _moved(gpu_module: ir.OpView, module: ir.Module) -> list[tuple[func.FuncOp, 
                 old = ir.FlatSymbolRefAttr(op.operation.attributes[attribute]).value
                 op.operation.attributes[attribute] = ir.FlatSymbolRefAttr.get(names[old])
     return functions
+
+
+def _make_constant(array: memref.GlobalOp) -> None:
+    """Drop the memory space of a constant; what each block has for itself cannot be one array of the program."""
+    if "constant" not in array.attributes:
+        raise CompileError("memref.global that is not constant cannot be emulated", array.location)
+    array.attributes["type"] = ir.TypeAttr.get(_plain(ir.TypeAttr(array.attributes["type"]).value))
 
 
 def _host_function(kernel: ir.OpView, module: ir.Module, name: str) -> func.FuncOp:

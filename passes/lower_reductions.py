@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from torch_mlir import ir
 
+from parc.codegen.block_contraction import emit_block_contraction
+from parc.codegen.block_target import find_target
 from parc.codegen.column_sums import ColumnSums, find_column_sums
 from parc.codegen.contraction import find_contraction
 from parc.codegen.irtools import run_pipeline, walk
@@ -28,18 +30,28 @@ class LowerReductions(Pass):
             func.call @contract_f32_2(%rows, ..., %columns, ..., %T, ..., %B, ..., %h, ..., %d, ..., %dU, ..., %a, %b)
 
     A sum over many rows is that of the sums of at most 64 parts of them. What is too small for that stays.
+
+    For a GPU (`target=sm_90`) a contraction is a team of blocks, which take squares of the result in turns.
     """
 
     name = "lower-reductions"
 
+    target: str = "cpu"
+
     def run(self, module: ir.Module) -> None:
         run_pipeline(module, "linalg-generalize-named-ops", self.name)
+        blocks = find_target(self.target)
         with module.context:
             target = VectorTarget.host()
             for op in walk(module.operation, "linalg.generic"):
                 with ir.InsertionPoint(op), op.location:
-                    if contraction := find_contraction(op.operation):
+                    contraction = find_contraction(op.operation)
+                    if contraction and blocks:
+                        emit_block_contraction(module, contraction, blocks)
+                    elif contraction:
                         emit_contraction(module, contraction, target)
+                    elif blocks:
+                        continue
                     elif lanes := find_column_sums(op, target):
                         ColumnSums(lanes).emit()
                     else:

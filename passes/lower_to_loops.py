@@ -11,7 +11,7 @@ from parc.codegen.arrays import Array, indices, modulus
 from parc.codegen.block_kernel import emit_block_kernel
 from parc.codegen.block_plan import BlockPlan
 from parc.codegen.block_target import EXACT, PERSISTENT, BlockTarget, find_target
-from parc.codegen.block_team import SharedArguments, SharedMemory, Weights
+from parc.codegen.block_team import BlockTeam
 from parc.codegen.cell import Cell
 from parc.codegen.chain import Carry
 from parc.codegen.crews import Member
@@ -27,7 +27,7 @@ from parc.poly.chains import find_chains
 from parc.poly.crews import Crews, check_crews, find_crews
 from parc.poly.legality import verify
 from parc.poly.model import Equation, System, build
-from parc.poly.rows import Cells, find_cells
+from parc.poly.rows import find_cells
 from parc.poly.runs import memory_dimension, run_dimension, strided_dimension
 
 _DYNAMIC = ir.ShapedType.get_dynamic_size()
@@ -73,6 +73,9 @@ class LowerToLoops(Pass):
         for op in walk(main, "parc.system"):
             with op.location:
                 _lower(op, kernels)
+        if kernels.blocks is not None:
+            with module.context:
+                module.operation.attributes["parc.weights"] = ir.ArrayAttr.get(kernels.weights)
 
 
 class _Kernels:
@@ -87,16 +90,18 @@ class _Kernels:
         self._vectors = VectorTarget.host()
         self._kernels: dict[tuple[object, ...], Kernel] = {}
         self._copies: set[str] = set()
+        self.weights: list[ir.Attribute] = []
+        """For reports: the weights of recurrences, and whether they stay in shared memory."""
 
-    def of(self, cell: Cell, name: str, is_strided: bool, carry: Carry | None, resident: Sequence[int] = ()) -> Kernel:
-        key = (is_strided, carry, tuple(resident), *cell.key)
+    def of(self, cell: Cell, name: str, is_strided: bool, carry: Carry | None, plan: BlockPlan | None) -> Kernel:
+        """The kernel of a cell; `plan` is that for the threads of a block, which work in their own way."""
+        key = (is_strided, carry, None if plan is None else plan.key, *cell.key)
         if key not in self._kernels:
             taken = {kernel.name for kernel in self._kernels.values()}
             unique = f"{name}_kernel" if f"{name}_kernel" not in taken else f"{name}_{len(taken)}_kernel"
-            if self.blocks is None:
+            if plan is None:
                 kernel = emit_kernel(self._module, cell, unique, self._vectors, is_strided, carry)
             else:
-                plan = BlockPlan.of(cell, self.blocks, resident)
                 kernel = emit_block_kernel(self._module, plan, unique, is_strided, carry)
             self._kernels[key] = kernel
         return self._kernels[key]
@@ -193,11 +198,6 @@ class _CellEquation:
     """The same where points of equal time may be one call."""
 
 
-def _is_constant(access: ir.AffineMap | None) -> bool:
-    """Whether an access is to the same element at all points."""
-    return access is None or all(isinstance(e, ir.AffineConstantExpr) for e in access.results)
-
-
 def _divided(system: System, is_shared: bool) -> Crews | None:
     """The crews of a system that distributes points, proved to wait for all that they need."""
     crews = find_crews(system, is_shared) if system.distribute == "points" else None
@@ -261,10 +261,9 @@ class _SystemLowering(Emitter):
         # A thread goes through its chains one after another, whatever the order of their points in time.
         self._lines, self._chains = find_chains(system, cells)
         self._crews = _divided(self._lines, is_shared=not self._chains)
-        self._plans, self._weights = self._block_plans(cells)
-        self._memory = None
-        if kernels.blocks is not None:
-            self._memory = SharedMemory.plan(kernels.blocks, list(self._plans.values()), self._weights)
+        self._blocks = None if kernels.blocks is None else BlockTeam.of(system, cells, self._crews, kernels.blocks)
+        if self._blocks is not None:
+            kernels.weights += self._blocks.describe()
         for equation in system.equations:
             cell = cells[equation.name]
             if cell is None:
@@ -284,7 +283,7 @@ class _SystemLowering(Emitter):
         block = team.operation.regions[0].blocks.append(index_type, index_type)
         self._tid, self._nthreads = block.arguments
         with ir.InsertionPoint(block):
-            self._shared = SharedArguments([], {}) if self._memory is None else self._memory.emit(self._weights)
+            self._shared = None if self._blocks is None else self._blocks.emit()
             self._member = Member(self._crews, self._tid, self._nthreads)
             self._units = {name: self._unit_share(cell.kernel, cell.units) for name, cell in self._cells.items()}
             for target, source, boundary in boundaries:
@@ -374,33 +373,6 @@ class _SystemLowering(Emitter):
         buffer = memref.AllocOp(ir.MemRefType.get(sizes, type_.element_type), dynamic, [], loc=name).result
         return Array(buffer, storage)
 
-    def _block_plans(self, cells: Cells) -> tuple[dict[str, BlockPlan], dict[str, Weights]]:
-        """For thread blocks: the plan of each cell's kernel, and the weights that may stay in shared memory."""
-        blocks = self._kernels.blocks
-        if blocks is None:
-            return {}, {}
-        plans = {name: BlockPlan.of(cell, blocks) for name, cell in cells.items() if cell is not None}
-        weights: dict[str, Weights] = {}
-        for equation in self._system.equations:
-            plan = plans.get(equation.name)
-            # What is computed at one time alone reads its weights once.
-            time = ir.AffineMapAttr(equation.op.attributes["schedule"]).value
-            if plan is None or not plan.rounds or _is_constant(time) or not blocks.is_persistent:
-                continue
-            if all(_is_constant(plan.cell.operands[w].access) for w in plan.layouts):
-                weights[equation.name] = Weights(plan, *self._sharers(equation.name, blocks.blocks))
-        return plans, weights
-
-    def _sharers(self, name: str, blocks: int) -> tuple[int, int | None]:
-        """How many blocks share the units of an equation, and the owner whose equations alone they have, if any."""
-        if self._system.distribute == "units":
-            return blocks, None
-        if self._crews is None or blocks < self._crews.owners:
-            return 1, None
-        owner = self._owners[name].results[0]
-        own = owner.value if isinstance(owner, ir.AffineConstantExpr) else None
-        return self._crews.members(blocks), own
-
     def _cell_equation(
         self, equation: Equation, cell: Cell, packed: dict[tuple[ir.Value, Layout], Array]
     ) -> _CellEquation:
@@ -410,8 +382,8 @@ class _SystemLowering(Emitter):
         carry = Carry((), frozenset()) if chain is None else chain.carry
         if chain is not None:
             strided = chain.dim
-        resident = () if self._memory is None else self._memory.resident(equation.name)
-        kernel = self._kernels.of(cell, equation.name, strided is not None, None if chain is None else carry, resident)
+        plan = None if self._blocks is None else self._blocks.plans[equation.name]
+        kernel = self._kernels.of(cell, equation.name, strided is not None, None if chain is None else carry, plan)
         arguments = []
         for number, operand in enumerate(cell.operands):
             layout = kernel.layouts.get(number)
@@ -462,8 +434,8 @@ class _SystemLowering(Emitter):
             at = _last(cell, point, count) if argument.is_last else point
             operands += [argument.array.flat, argument.offset(at, self._symbols)]
             operands += [] if argument.stride is None else [argument.stride]
-        if name in self._plans:
-            operands += self._shared.of(name, self._plans[name])
+        if self._shared is not None:
+            operands += self._shared[name]
         func.CallOp([], ir.FlatSymbolRefAttr.get(cell.kernel.name), operands)
 
     @contextmanager

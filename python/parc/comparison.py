@@ -131,7 +131,7 @@ def _root_mean_square(values: Tensor) -> float:
 
 def _random_like(tensors: Sequence[Tensor]) -> list[Tensor]:
     generator = torch.Generator().manual_seed(1)
-    return [torch.randn(t.shape, generator=generator, dtype=t.dtype) for t in tensors]
+    return [torch.randn(t.shape, generator=generator, dtype=t.dtype).to(t.device) for t in tensors]
 
 
 @contextmanager

@@ -59,7 +59,8 @@ class Compiled:
         inputs, results, parameters = (sum(t.bytes(symbols) for t in group) for group in types)
         places = self._executable.places(symbols)
         arena, prepared = self.arena_bytes(symbols), self._executable.prepared_bytes
-        return Memory(inputs, results, parameters, prepared, arena, places)
+        block = self._executable.facts.block
+        return Memory(inputs, results, parameters, prepared, arena, places, block=block)
 
     def image(self) -> ProgramImage:
         """The program as data, to be kept in a file."""

@@ -164,8 +164,8 @@ class Compiler:
         module = copy_module(scheduled)
         self._run(module, stages_after("schedule", "loops"))
         signature = self._signature(module, sizes_given=sizes_given)
-        stage = "llvm" if self._backend.codegen == "cpu" else "gpu"
-        run_pipeline(module, steps_until(self._steps(stage), "plan-buffers"))
+        stage, last = ("llvm", "plan-buffers") if self._backend.codegen == "cpu" else ("gpu", "distribute-grid")
+        run_pipeline(module, steps_until(self._steps(stage), last))
         return Planned(signature, read_facts(module, signature.symbols), self._backend.members)
 
     def _signature(self, module: ir.Module, *, sizes_given: bool) -> Signature:
@@ -188,7 +188,9 @@ class Compiler:
         except JitError as e:
             tensors = (*signature.inputs, *signature.parameters, *signature.results)
             types = ", ".join(sorted({short_name(t.dtype) for t in tensors}))
-            raise CompileError(f"LLVM cannot make this program for this machine ({e}); its element types: {types}") from e
+            raise CompileError(
+                f"LLVM cannot make this program for this machine ({e}); its element types: {types}"
+            ) from e
 
     def _run(self, module: ir.Module, stages: Sequence[str], wanted: Sequence[str] = ()) -> None:
         for stage in stages:

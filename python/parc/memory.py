@@ -65,6 +65,28 @@ class Place:
 
 
 @dataclass(frozen=True)
+class BlockMemory:
+    """The shared memory of each thread block of a program for a GPU, in bytes; there is one block a multiprocessor."""
+
+    threads: int
+    limit: int
+    """What a block of the target can have."""
+    used: int
+    resident: tuple[tuple[str, int], ...]
+    """The weights that stay in it through a recurrence, by the names of the equations that they belong to."""
+    streamed: tuple[tuple[str, int], ...]
+    """Weights of recurrences for which there is no room: each step reads them from the L2 cache, or beyond."""
+
+    def __str__(self) -> str:
+        lines = [f"{bytes_text(self.used)} of shared memory, of {bytes_text(self.limit)}, for {self.threads} threads"]
+        lines += [f"  keeps its part of {name}'s weights, {bytes_text(size)}" for name, size in self.resident]
+        lines += [
+            f"  reads its part of {name}'s weights in each step, {bytes_text(size)}" for name, size in self.streamed
+        ]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
 class Memory:
     """The memory of one call at given sizes, or of one training step, in bytes."""
 
@@ -80,6 +102,8 @@ class Memory:
     saved: int = 0
     """What a training step leaves from its forward for its backward pass."""
     gradients: int = 0
+    block: BlockMemory | None = None
+    """Of a program for a GPU."""
 
     @property
     def planned(self) -> int:
@@ -90,4 +114,5 @@ class Memory:
         names = ("inputs", "parameters", "prepared", "results", "gradients", "saved", "arena")
         rows = [(name, getattr(self, name)) for name in names]
         lines = [f"{name:<10} {bytes_text(size):>10}" for name, size in rows if size]
-        return "\n".join([*lines, *(f"  {place}" for place in self.places)])
+        lines += [f"  {place}" for place in self.places]
+        return "\n".join(lines if self.block is None else [*lines, str(self.block)])

@@ -89,10 +89,12 @@ class MemoryReport:
     step: StepMemory | None = None
 
     def __str__(self) -> str:
-        """One line for a call; all of a training step."""
+        """One line for a call; all of a training step; and what blocks of a GPU have in shared memory."""
+        call = self.call
+        text = f"Memory    {bytes_text(call.results)} of results, {bytes_text(call.arena)} to work in"
         if self.step is not None:
-            return str(self.step)
-        return f"Memory    {bytes_text(self.call.results)} of results, {bytes_text(self.call.arena)} to work in"
+            text = str(self.step)
+        return text if call.block is None else f"{text}\nBlocks    {call.block}"
 
 
 def sizes_of(signature: Signature, *known: Mapping[str, int]) -> dict[str, int]:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ from torch import Tensor, nn
 from torch_mlir import ir
 
 from parc import dialect
+from parc.backends import find_backend
 from parc.call_structure import Structure
 from parc.compiled import refuse_transforms
 from parc.compiler import Compiler, Options, Program
 from parc.errors import CallError
 from parc.importers import Imported, import_model, import_path
+from parc.importers.on_device import import_on
 from parc.memory import Memory
 from parc.memory_report import MemoryReport, sizes_of
 from parc.parameters import Parameters, container
@@ -44,6 +47,12 @@ class Source:
         if isinstance(self.model, str | os.PathLike):
             return Path(self.model).name
         return getattr(self.model, "__name__", type(self.model).__name__)
+
+    def load_on(self, device: torch.device, args: Sequence[object], kwargs: Mapping[str, object]) -> Imported:
+        """Import it for programs whose tensors are on `device`, as the arguments and the model's are."""
+        if device.type == "cpu":
+            return self.load(args, kwargs, ir.Context())
+        return import_on(device, self.model, args, kwargs, partial(self.load, context=ir.Context()))
 
     def load(self, args: Sequence[object], kwargs: Mapping[str, object], context: ir.Context) -> Imported:
         """Import it with the arguments of one call."""
@@ -102,15 +111,17 @@ class Module(nn.Module):
     def build(self, args: Sequence[object], kwargs: Mapping[str, object], *, training: bool = False) -> _Built:
         """Compile for calls like this one, with `training` for training steps too; CompileError when it cannot be."""
         autocast = _autocast()
+        backend = find_backend(self._options.target, self._options.threads)
         with _casting_to(autocast):
-            imported = self._source.load(args, kwargs, ir.Context())
+            imported = self._source.load_on(backend.device, args, kwargs)
         if training:
             # A solver that was asked for may then be meant for the backward program alone.
             imported.module.operation.attributes["parc.trained"] = ir.UnitAttr.get(imported.module.context)
         original = imported.original and replace(imported.original, run=_casting_to(autocast)(imported.original.run))
         owner = imported.owner or container([(name, t, True) for name, t in imported.parameters.items()])
         self._share(owner)
-        compiler = Compiler(replace(imported, owner=owner, original=original), self._options, self._source.name)
+        imported = replace(imported, owner=owner, original=original)
+        compiler = Compiler(imported, self._options, self._source.name, backend)
         program, parameters = compiler.inference(imported.parameters)
         parts = owner.modules() if imported.mode_matters else ()
         steps = Training(compiler, program.run, parameters, self._memory)

@@ -83,6 +83,7 @@ PIPELINES: dict[str, tuple[str, ...]] = {
         "name-contractions",
         "linalg-fuse-elementwise-ops",
         "bufferize",
+        "lower-reductions{target=$target}",
         "plan-buffers{target=$target blocks=$blocks}",
         "lower-asserts",
         "lower-linalg{target=$target}",

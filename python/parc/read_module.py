@@ -12,6 +12,7 @@ from torch_mlir.dialects import func
 from parc.arena_plan import ArenaBuffer, ArenaPlan
 from parc.errors import CompileError
 from parc.expression import Expression
+from parc.memory import BlockMemory
 from parc.poly.affine import with_names
 from parc.runtime.facts import Facts, StaticTensor
 from parc.signature import Extent, Signature, TensorType
@@ -74,7 +75,19 @@ def read_facts(module: ir.Module, symbols: Sequence[str] = ()) -> Facts:
         tuple(ir.StringAttr(a).value for a in _array(attributes, "parc.kernels")),
         tuple(ir.StringAttr(a).value for a in _array(attributes, "parc.sites")),
         ir.IntegerAttr(attributes["parc.blocks"]).value if "parc.blocks" in attributes else 0,
+        _block_memory(attributes),
     )
+
+
+def _block_memory(attributes: ir.OpAttributeMap) -> BlockMemory | None:
+    if "parc.block" not in attributes:
+        return None
+    numbers = ir.DictAttr(attributes["parc.block"])
+    threads, limit, used = (ir.IntegerAttr(numbers[key]).value for key in ("threads", "limit", "used"))
+    weights = [ir.DictAttr(a) for a in _array(attributes, "parc.weights")]
+    sizes = [(ir.StringAttr(w["equation"]).value, ir.IntegerAttr(w["bytes"]).value, "resident" in w) for w in weights]
+    resident = tuple((name, size) for name, size, stays in sizes if stays)
+    return BlockMemory(threads, limit, used, resident, tuple((n, size) for n, size, stays in sizes if not stays))
 
 
 def _array(attributes: ir.OpAttributeMap, name: str) -> list[ir.Attribute]:

@@ -13,6 +13,25 @@ gpu.module @kernels {
 // -----
 
 gpu.module @kernels {
+  // expected-error @+1 {{memref.global that is not constant cannot be emulated}}
+  memref.global "private" @shared : memref<4xf32, #gpu.address_space<workgroup>> = uninitialized
+}
+
+// -----
+
+func.func @kernel() {
+  return
+}
+gpu.module @kernels {
+  // expected-error @+1 {{the name of the kernel @kernel is taken}}
+  gpu.func @kernel() kernel {
+    gpu.return
+  }
+}
+
+// -----
+
+gpu.module @kernels {
   gpu.func @kernel() kernel {
     // expected-error @+1 {{llvm.fence cannot be emulated}}
     llvm.fence syncscope("device") release

@@ -4,6 +4,8 @@ import pytest
 from torch_mlir import ir
 
 from parc import dialect
+from parc.errors import UsageError
+from parc.poly.cost import Estimate
 from parc.poly.machine import Machine
 from parc.poly.model import build, systems
 from parc.poly.plan import Plan, Request, plan
@@ -58,11 +60,13 @@ def equation(name: str, reads: list[tuple[str, str]], weight: str, write: tuple[
     return lines
 
 
-def chosen(layers: int, steps: int, rows: int, units: int, threads: int, strategy: str = "auto") -> Plan:
+def chosen(
+    layers: int, steps: int, rows: int, units: int, threads: int, strategy: str = "auto", target: str = "cpu"
+) -> Plan:
     module = stack(layers, units)
     with module.context, ir.Location.unknown():
-        sizes = {"T": steps, "B": rows}
-        return plan(build(systems(module)[0]), Request(strategy=strategy, threads=threads, sizes=sizes))
+        request = Request(strategy, threads=threads, sizes={"T": steps, "B": rows}, target=target)
+        return plan(build(systems(module)[0]), request)
 
 
 @pytest.mark.parametrize(("steps", "rows", "units"), [(128, 1, 256), (128, 1, 512), (128, 16, 512)])
@@ -101,6 +105,38 @@ def test_more_threads_never_make_the_prediction_slower() -> None:
 
 def test_a_wavefront_that_is_asked_for_has_no_tiles() -> None:
     assert chosen(4, 128, 1, 256, threads=2, strategy="wavefront").schedule.choice.tile == 1
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100", "emulated"])
+@pytest.mark.parametrize(
+    ("layers", "steps", "rows", "units"), [(4, 128, 1, 512), (4, 128, 16, 512), (8, 512, 1, 256), (2, 1024, 8, 1024)]
+)
+def test_crews_of_blocks_take_stacks_as_a_wavefront(
+    layers: int, steps: int, rows: int, units: int, target: str
+) -> None:
+    result = chosen(layers, steps, rows, units, threads=0 if target != "emulated" else 32, target=target)
+    assert (result.schedule.choice.strategy, result.schedule.choice.distribute) == ("wavefront", "points")
+    assert f"blocks of {target}" in result.why
+
+
+def test_all_blocks_take_a_layer_alone() -> None:
+    assert chosen(1, 512, 1, 512, threads=0, target="sm_90").schedule.choice.distribute == "units"
+
+
+def test_members_of_a_crew_share_the_work_of_a_layer() -> None:
+    def points(threads: int) -> Estimate:
+        ranking = chosen(4, 128, 1, 512, threads, "wavefront", "sm_90").ranking
+        return next(e for e in ranking if e.choice.distribute == "points")
+
+    few, more = points(4), points(64)
+    assert more.seconds < few.seconds / 4
+    # A crew waits for itself too, between the input product and the cell.
+    assert more.barriers == 2 * few.barriers
+
+
+def test_there_is_no_machine_without_a_name() -> None:
+    with pytest.raises(UsageError, match="sm_90"):
+        Machine.of("sm_1")
 
 
 def test_the_machine_is_read_from_the_system() -> None:

@@ -1,4 +1,4 @@
-"""Programs for NVIDIA GPUs on machines without one: what is said there, and the runtime with a stand-in of the driver."""
+"""Programs for NVIDIA GPUs where there is none: what is said there, and the runtime with a stand-in of the driver."""
 
 import ctypes
 import os
@@ -42,6 +42,8 @@ def compiled() -> parc.Module:
 def test_the_runtime_with_a_stand_in_of_the_driver(tmp_path: Path) -> None:
     """All of `driver/driver_checks.py`, in a process whose driver is `driver/libcuda.cpp`."""
     pytest.importorskip("cuda.bindings")
+    if sys.platform != "linux":
+        pytest.skip("the stand-in is a library of Linux")
     compiler = os.environ.get("CXX") or shutil.which("c++") or "c++"
     options = ["-std=c++17", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", str(tmp_path / "libcuda.so.1")]
     subprocess.run([compiler, str(HERE / "driver" / "libcuda.cpp"), *options, "-ldl"], check=True)

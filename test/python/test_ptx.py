@@ -116,16 +116,44 @@ def test_every_architecture_of_the_table_can_be_compiled_for() -> None:
 
 
 @needs_ptxas
-def test_a_large_function_that_is_called_often_stays_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_function_that_stays_one_knows_what_is_global_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ptx, "_INLINED_INSTRUCTIONS", 0)
-    call = "%{} = func.call @large(%{}) : (f32) -> f32"
-    calls = "\n".join(call.format(chr(ord("b") + i + 1), chr(ord("b") + i)) for i in range(3))
-    body = DOUBLE.replace("memref.store %b", f"{calls}\n    memref.store %e")
-    large = "\n".join(f"%{i + 1} = math.sin %{i} : f32" for i in range(60))
-    function = f"func.func private @large(%0: f32) -> f32 {{\n{large}\nreturn %60 : f32\n}}\n"
-    (code,) = check_assembles(ir.Module.parse(body.replace("gpu.func", f"{function}  gpu.func")), ["sm_90"])
-    assert ".func  (.param .b32 func_retval0) large(" in code.ptx
+    text = """
+gpu.module @m {
+  func.func private @outer(%m: memref<?xf32>, %v: memref<4xf32>, %i: index) -> f32 {
+    %0 = func.call @inner(%m, %v, %i) : (memref<?xf32>, memref<4xf32>, index) -> f32
+    %1 = func.call @inner(%m, %v, %i) : (memref<?xf32>, memref<4xf32>, index) -> f32
+    %2 = arith.mulf %0, %1 : f32
+    return %2 : f32
+  }
+  func.func private @inner(%m: memref<?xf32>, %v: memref<4xf32>, %i: index) -> f32 {
+    %c3 = arith.constant 3 : index
+    %j = arith.andi %i, %c3 : index
+    %0 = memref.load %m[%i] : memref<?xf32>
+    %1 = memref.load %v[%j] : memref<4xf32>
+    memref.store %0, %v[%j] : memref<4xf32>
+    %2 = arith.addf %0, %1 : f32
+    return %2 : f32
+  }
+  gpu.func @k(%x: memref<?x8xf32>, %y: memref<4xf32>) kernel {
+    %i = gpu.thread_id x
+    %c0 = arith.constant 0 : index
+    %v = memref.alloca() : memref<4xf32>
+    %flat = memref.collapse_shape %x [[0, 1]] : memref<?x8xf32> into memref<?xf32>
+    %a = func.call @outer(%flat, %v, %i) : (memref<?xf32>, memref<4xf32>, index) -> f32
+    %b = func.call @outer(%flat, %y, %c0) : (memref<?xf32>, memref<4xf32>, index) -> f32
+    %s = arith.addf %a, %b : f32
+    memref.store %s, %flat[%i] : memref<?xf32>
+    gpu.return
+  }
+}
+"""
+    (code,) = check_assembles(ir.Module.parse(text), ["sm_90"])
     assert ".visible .func" not in code.ptx
+    inner = code.ptx[code.ptx.rindex("inner(\n") :]
+    inner = inner[: inner.index("\n}\n")]
+    # What is passed on may be a thread's own array: that stays open.
+    assert inner.count("ld.global.b32") == inner.count("ld.b32") == inner.count("st.b32") == 1
 
 
 def test_an_unknown_architecture_is_refused_with_the_list() -> None:

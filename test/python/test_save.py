@@ -358,6 +358,10 @@ CHANGES: dict[str, Callable[[dict[str, Any], dict[str, Any]], object]] = {
     "a type": lambda m, s: m.update(symbols=3),
     "an element type": lambda m, s: m["inputs"][0].update(dtype="load"),
     "an expression": lambda m, s: m["results"][0]["shape"][0].update(size=["**", 2, 3]),
+    "another symbol": lambda m, s: m["results"][0]["shape"][0].update(size="s7"),
+    "a division by zero": lambda m, s: m["arena"].append(
+        [dict(name="", bytes=["//", 1, 0], text="", per_member=False)]
+    ),
     "a parameter's size": lambda m, s: m["parameters"][0]["shape"][0].update(size=4),
     "a parameter less": lambda m, s: s.pop("parameter 1"),
     "no code": lambda m, s: s.pop("host"),
@@ -402,6 +406,14 @@ def test_types_that_are_not_registered_are_named(tmp_path: Path) -> None:
     write_container(tmp_path / "other.parc", {k: v for k, v in manifest.items() if k != "sections"}, sections)
     with pytest.raises(LoadError, match="elsewhere.Output.*import the module that registers it"):
         parc.load(tmp_path / "other.parc")
+
+
+def test_the_examples_of_the_documentation_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(page.split("```python\n")[1].split("```")[0], names)
+    assert names["y"].shape == (300, 4, 16)
 
 
 RUN = """

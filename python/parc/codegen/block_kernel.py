@@ -4,12 +4,12 @@
                             %scratch : memref<?xi8, shared>, %tags : memref<?xindex, shared>,
                             %slot0 : memref<?xT, shared>, %tag0 : index, %slot1, %tag1, ...)
 
-All threads of a block call it with the same arguments; they compute rows r0..r1 and units u0..u1.  The operands are those
-of the CPU's kernels (`codegen/kernel.py`); how weights are packed, and the plan of it all, is in `block_plan.py`.
+All threads of a block call it with the same arguments; they compute rows r0..r1 and units u0..u1.  The operands are
+those of the CPU's kernels (`codegen/kernel.py`); how weights are packed, and the plan of it all, is in `block_plan.py`.
 
-A block of rows of the left factors is copied to the scratch memory.  Each group of `lanes` threads then adds up its part
-of k for a tile of units and all rows; the threads that compute the expression, one element each, add up the parts in the
-order of k.  The order of additions depends on the depth and the number of threads alone.
+A block of rows of the left factors is copied to the scratch memory.  Each group of `lanes` threads then adds up its
+part of k for a tile of units and all rows; the threads that compute the expression, one element each, add up the parts
+in the order of k.  The order of additions depends on the depth and the number of threads alone.
 
 A resident weight is read from a slot of shared memory, which keeps what the block used last: where a block has the same
 units of the same matrix at every step, they are copied once.
@@ -22,7 +22,7 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, func, gpu, math, memref, scf, vector
 
 from parc.codegen import tensor_core
-from parc.codegen.block_plan import BlockPlan, Round, Stage
+from parc.codegen.block_plan import VECTOR, BlockPlan, Round, Stage
 from parc.codegen.block_target import workgroup
 from parc.codegen.chain import Carry, Chain
 from parc.codegen.kernel import Kernel
@@ -32,8 +32,6 @@ from parc.codegen.pointwise import Pointwise
 from parc.codegen.tensor_core import TensorCore
 
 _DYNAMIC = ir.ShapedType.get_dynamic_size()
-_UNROLL = 4
-"""How many k come with one load of a left factor, where the depth is a multiple of it."""
 
 
 def emit_block_kernel(
@@ -217,24 +215,38 @@ class _Products:
 
     def _copy_left(self, rows: int, start: ir.Value, size: ir.Value) -> None:
         """A block of rows of all left factors into the scratch memory, zeros behind the last row and column."""
-        core = self.plan.core
+        threads = self.plan.target.threads
         for left, place in self.plan.left_places.items():
-            length, stride = self.plan.left_length(left), self.plan.row_stride(left.read)
-            first = arith.addi(self.offsets[left.read], constant(left.column))
-            with loop(self.thread, constant(rows * length), constant(self.plan.target.threads)) as i:
-                row, k = delinearize(i, [constant(rows), constant(length)])
-                source = _sum(first, arith.muli(arith.addi(start, row), constant(stride)), k)
-                is_there = arith.cmpi(arith.CmpIPredicate.ult, row, size)
-                if length != left.depth:
-                    is_inside = arith.cmpi(arith.CmpIPredicate.ult, k, constant(left.depth))
-                    is_there = arith.andi(is_there, is_inside)
-                found = scf.IfOp(is_there, results_=[self.plan.factor], has_else=True)
-                with ir.InsertionPoint(found.then_block):
-                    value = memref.load(self.buffers[left.read], [source])
-                    scf.YieldOp([value if core is None else core.round(value)])
-                with ir.InsertionPoint(found.else_block):
-                    scf.YieldOp([arith.constant(self.plan.factor, 0.0)])
-                memref.store(found.results_[0], self.left, [arith.addi(constant(place * rows), i)])
+            count = rows * self.plan.left_length(left)
+            # Several loads are on their way at once: each takes as long as a hundred additions.
+            at_once = min(_LOADS, -(-count // threads))
+            with loop(self.thread, constant(count), constant(threads * at_once)) as first:
+                numbers = [arith.addi(first, constant(i * threads)) for i in range(at_once)]
+                values = [self._left_factor(left, rows, start, size, number) for number in numbers]
+                for i, (number, value) in enumerate(zip(numbers, values, strict=True)):
+                    target = arith.addi(constant(place * rows), number)
+                    if i == 0 or count % (threads * at_once) == 0:
+                        memref.store(value, self.left, [target])
+                        continue
+                    inside = scf.IfOp(arith.cmpi(arith.CmpIPredicate.ult, number, constant(count)))
+                    with ir.InsertionPoint(inside.then_block):
+                        memref.store(value, self.left, [target])
+                        scf.YieldOp([])
+
+    def _left_factor(self, left: Left, rows: int, start: ir.Value, size: ir.Value, number: ir.Value) -> ir.Value:
+        """One element of a block of rows; what is behind the last row or column is a zero, and nothing is read there."""
+        length, core = self.plan.left_length(left), self.plan.core
+        row, k = delinearize(number, [constant(rows), constant(length)])
+        is_there = arith.cmpi(arith.CmpIPredicate.ult, row, size)
+        row, column = arith.minui(row, arith.subi(size, constant(1))), k
+        if length != left.depth:
+            is_there = arith.andi(is_there, arith.cmpi(arith.CmpIPredicate.ult, k, constant(left.depth)))
+            column = arith.minui(k, constant(left.depth - 1))
+        source = arith.addi(self.offsets[left.read], constant(left.column))
+        source = _sum(source, arith.muli(arith.addi(start, row), constant(self.plan.row_stride(left.read))), column)
+        value = memref.load(self.buffers[left.read], [source])
+        value = value if core is None else core.round(value)
+        return arith.select(is_there, value, arith.constant(self.plan.factor, 0.0))
 
     def _round(self, round_: Round, number: int, rows: int, unit: ir.Value) -> None:
         """The parts of one round's sums, for a tile of units and a block of rows."""
@@ -272,7 +284,7 @@ class _Products:
     ) -> Sequence[ir.Value]:
         """`sums` plus the products of one left factor with one weight, over a part of k."""
         depth, length = stage.left.depth, self.plan.layouts[stage.weight].row_length
-        unroll = _UNROLL if depth % _UNROLL == 0 else 1
+        unroll = VECTOR if depth % VECTOR == 0 else 1
         first, stop = self._share(at, depth, unroll)
         tile = arith.addi(self.offsets[stage.weight], self._tile_offset(stage.weight, at.unit))
         tile = arith.addi(tile, constant(stage.row * length))

@@ -1,6 +1,6 @@
 """How the threads of a block share the products of a cell: rounds of sums, tiles, and places in shared memory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,8 +14,12 @@ from parc.codegen.tensor_core import TensorCore
 
 _ROWS = 8
 """Rows that share the loads of a weight; each is a register for every sum of a thread."""
+_MOST_COLUMNS = 4 * WARP
+"""Sums of one row and one tile: a thread has up to four of them."""
 _LEFT_SHARE = 4
 """What part of shared memory the left factors may take: one in so many."""
+VECTOR = 4
+"""Elements of a left factor that a thread loads at once, where the depth is a multiple of it."""
 _BANKS, _WORD = 32, 4
 """Of shared memory: how many there are, and bytes that one gives at a time."""
 _LONGEST = 16
@@ -33,7 +37,7 @@ class Left:
 
 @dataclass(frozen=True)
 class Stage:
-    """The products of a left factor with rows `row..row + depth` of a weight; sum i takes the group `groups[i]` of it."""
+    """The products of a left factor with rows `row..row + depth` of a weight; sum i takes its group `groups[i]`."""
 
     left: Left
     weight: int
@@ -58,14 +62,14 @@ class BlockPlan:
     unit_tile: int
     layouts: dict[int, Layout]
     rounds: tuple[Round, ...]
-    resident: tuple[int, ...]
     core: TensorCore | None
     """What multiplies; None is the threads' own fused multiply-adds."""
+    resident: tuple[int, ...] = ()
 
     @staticmethod
-    def of(cell: Cell, target: BlockTarget, resident: Sequence[int] = ()) -> "BlockPlan":
-        """The plan of a cell; of one without products there is nothing to plan."""
-        unit_tile, core = _unit_tile(cell), _core(cell, target)
+    def of(cell: Cell, target: BlockTarget, members: int) -> "BlockPlan":
+        """The plan of a cell whose units so many blocks share; of one without products there is nothing to plan."""
+        unit_tile, core = _unit_tile(cell, members), _core(cell, target)
         layouts = {}
         for number, operand in enumerate(cell.operands):
             if operand.kind == "weight":
@@ -74,7 +78,12 @@ class BlockPlan:
                 layouts[number] = Layout(
                     cell.units, depth, columns, unit_tile, unit_tile, operand.transposed, by_depth=True, core=core
                 )
-        return BlockPlan(cell, target, unit_tile, layouts, _rounds(cell, layouts), tuple(resident), core)
+        return BlockPlan(cell, target, unit_tile, layouts, _rounds(cell, layouts), core)
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What kernels of equal cells differ in."""
+        return self.unit_tile, self.core, self.resident
 
     @property
     def sum_bytes(self) -> int:
@@ -108,12 +117,16 @@ class BlockPlan:
             for stage in round_.stages:
                 if stage.left not in places:
                     places[stage.left] = end
-                    end += self.left_length(stage.left)
+                    end += self._place_length(stage.left)
         return places
+
+    def _place_length(self, left: Left) -> int:
+        """So many elements that the next left factor, which is read in vectors, is aligned."""
+        return -(-self.left_length(left) // VECTOR) * VECTOR
 
     @property
     def _left_row(self) -> int:
-        return sum(map(self.left_length, self.left_places))
+        return sum(map(self._place_length, self.left_places))
 
     @cached_property
     def rows(self) -> int:
@@ -179,13 +192,17 @@ def _core(cell: Cell, target: BlockTarget) -> TensorCore | None:
     return core if fits and cell.products else None
 
 
-def _unit_tile(cell: Cell) -> int:
-    """Units whose sums fill a warp, for the cell's number of sums; a power of two."""
+def _unit_tile(cell: Cell, members: int) -> int:
+    """A power of two that gives no block more units than it must have, and else fills warps with few tiles."""
     sums = sum(isinstance(node, Contraction) for node in cell.nodes)
-    tile = tensor_core.COLUMNS
-    while tile * sums < WARP and tile < min(WARP, cell.units):
-        tile *= 2
-    return tile
+    smallest = tensor_core.COLUMNS
+    tiles = [smallest << i for i in range(5) if (smallest << i) * sums <= _MOST_COLUMNS] or [smallest]
+
+    def units_of_a_block(tile: int) -> int:
+        return -(-cell.units // (tile * members)) * tile
+
+    least = min(map(units_of_a_block, tiles))
+    return max(tile for tile in tiles if units_of_a_block(tile) == least)
 
 
 def _rounds(cell: Cell, layouts: Mapping[int, Layout]) -> tuple[Round, ...]:

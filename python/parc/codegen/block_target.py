@@ -40,9 +40,7 @@ EMULATED = "emulated"
 _EMULATED = BlockTarget(EMULATED, 4, 64, 48 << 10)
 
 
-def find_target(
-    name: str, blocks: int = 0, precision: str = EXACT, form: str = PERSISTENT
-) -> BlockTarget | None:
+def find_target(name: str, blocks: int = 0, precision: str = EXACT, form: str = PERSISTENT) -> BlockTarget | None:
     """The GPU of this name, with so many blocks (0: as many as it has multiprocessors); None for "cpu".
 
     UsageError, with the list, for a name, a precision of products or a form that parc does not know.

@@ -1,7 +1,7 @@
 """Functions by which the blocks of a grid wait for each other; all threads of a block call them.
 
-They count in the arena's header (`runtime/header.py`). Acquire and release at the scope of the device order everything else:
-what a block wrote before it arrives is there for those who have waited for it (PTX ISA, "Memory Consistency Model").
+They count in the arena's header (`runtime/header.py`). Acquire and release at the scope of the device order everything
+else: what a block wrote before it arrives is there for those who waited for it (PTX ISA, "Memory Consistency Model").
 """
 
 from string import Template
@@ -20,7 +20,7 @@ func.func private @grid_barrier(%arena: memref<?xi8>) attributes {llvm.linkage =
     %offset = arith.constant $barriers : i64
     %place = arith.addi %address, %offset : i64
     %word = llvm.inttoptr %place : i64 to !llvm.ptr
-    %ticket = llvm.atomicrmw add %word, %one syncscope("device") acq_rel : !llvm.ptr, i32
+    %ticket = llvm.atomicrmw add %word, %one syncscope("device") release : !llvm.ptr, i32
     %round = arith.divui %ticket, %blocks : i32
     %next = arith.addi %round, %one : i32
     %end = arith.muli %next, %blocks : i32

@@ -39,7 +39,7 @@ def load(
     try:
         manifest = manifest_from_json(json, sections)
         parameters = [_tensor(t, sections[f"parameter {i}"]) for i, t in enumerate(manifest.image.signature.parameters)]
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as e:
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError) as e:
         raise LoadError(f"{os.fspath(path)} has a manifest that is not valid: {e!r}") from None
     manifest.image.host.check(this_host())
     executable = _executable(manifest, None if device is None else torch.device(device), threads)

@@ -1,7 +1,7 @@
 """The manifest of a saved program: its image without the code, its call's structure and its parameters, as JSON."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
 import torch
@@ -10,6 +10,7 @@ from parc.arena_plan import ArenaBuffer, ArenaPlan
 from parc.call_structure import Structure
 from parc.deploy.trees import Json, structure_from_json, structure_to_json
 from parc.expression import Expression
+from parc.memory import BlockMemory
 from parc.runtime.facts import Facts, StaticTensor
 from parc.runtime.host import Host
 from parc.runtime.image import DeviceImage, ProgramImage, Target
@@ -77,6 +78,7 @@ def manifest_to_json(manifest: Manifest) -> dict[str, Json]:
         "kernels": list(image.facts.kernels),
         "sites": list(image.facts.sites),
         "blocks": image.facts.blocks,
+        "block": None if image.facts.block is None else asdict(image.facts.block),
         "structure": structure_to_json(manifest.structure),
     }
 
@@ -94,27 +96,38 @@ def manifest_from_json(value: dict[str, Json], sections: dict[str, memoryview]) 
         tuple(map(str, value["kernels"])),
         tuple(map(str, value["sites"])),
         int(value["blocks"]),
+        None if value["block"] is None else _block_memory(value["block"]),
     )
     device = None
     if target == "cuda":
         cubin = bytes(sections[CUBIN]) if CUBIN in sections else None
         device = DeviceImage(str(value["device"]["arch"]), str(sections[PTX], "utf-8"), cubin)
+    signature = Signature(
+        tuple(map(str, value["symbols"])),
+        tuple(map(int, value["least"])),
+        _tensors(value["inputs"]),
+        _tensors(value["parameters"]),
+        _tensors(value["results"]),
+    )
+    _check_formulas(signature, facts)
     image = ProgramImage(
         target,
         Host(str(host["machine"]), str(host["system"]), str(host["cpu"]), frozenset(map(str, host["features"]))),
-        Signature(
-            tuple(map(str, value["symbols"])),
-            tuple(map(int, value["least"])),
-            _tensors(value["inputs"]),
-            _tensors(value["parameters"]),
-            _tensors(value["results"]),
-        ),
+        signature,
         facts,
         bytes(sections[HOST_CODE]),
         device,
     )
     parameters = tuple(StoredParameter(tuple(map(str, p["names"])), _kind(p["kind"])) for p in value["parameters"])
     return Manifest(str(value["name"]), str(value["parc"]), image, structure_from_json(value["structure"]), parameters)
+
+
+def _block_memory(value: dict[str, Json]) -> BlockMemory:
+    threads, limit, used = (int(value[key]) for key in ("threads", "limit", "used"))
+    resident, streamed = (
+        tuple((str(name), int(size)) for name, size in value[key]) for key in ("resident", "streamed")
+    )
+    return BlockMemory(threads, limit, used, resident, streamed)
 
 
 def _tensor_to_json(type_: TensorType) -> dict[str, Json]:
@@ -134,12 +147,24 @@ def _tensors(value: Sequence[Json]) -> tuple[TensorType, ...]:
             str(t["name"]),
             _dtype(t["dtype"]),
             tuple(
-                Extent(str(e["text"]), Expression.from_json(e["size"]), int(e["symbol"]), int(e["scale"]), e["offset"])
+                Extent(
+                    str(e["text"]), Expression.from_json(e["size"]), int(e["symbol"]), int(e["scale"]), int(e["offset"])
+                )
                 for e in t["shape"]
             ),
         )
         for t in value
     )
+
+
+def _check_formulas(signature: Signature, facts: Facts) -> None:
+    """IndexError or ZeroDivisionError for a size that is no function of the program's symbols."""
+    sizes = (1,) * len(signature.symbols)
+    for type_ in (*signature.inputs, *signature.results):
+        type_.sizes(sizes)
+    for type_ in signature.parameters:
+        type_.sizes(())
+    facts.arena.bytes(sizes, 1)
 
 
 def _buffer(value: Json) -> ArenaBuffer:

@@ -1,7 +1,7 @@
 """Saving: a compiled program and its parameters become one file."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -34,8 +34,10 @@ def save(
 
     SaveError where the structure of calls cannot be described; OSError where the file cannot be written.
     """
+    known = _names(owner)
     stored = tuple(
-        _describe(t, type_.name, owner) for t, type_ in zip(parameters, image.signature.parameters, strict=True)
+        known.get(id(tensor)) or StoredParameter((type_.name,), "constant")
+        for tensor, type_ in zip(parameters, image.signature.parameters, strict=True)
     )
     manifest = manifest_to_json(Manifest(name, VERSION, image, structure, stored))
     sections: dict[str, object] = {HOST_CODE: image.host_code}
@@ -47,19 +49,19 @@ def save(
     write_container(path, manifest, sections)
 
 
-def _describe(tensor: Tensor, name: str, owner: nn.Module) -> StoredParameter:
-    """The names of a tensor in its model; that of the program's argument when it has none there."""
-    for kind, named in (("parameter", owner.named_parameters), ("buffer", owner.named_buffers)):
-        if names := tuple(n for n, t in named(remove_duplicate=False) if t is tensor):
-            lasting = owner.state_dict(keep_vars=True)
-            return StoredParameter(names, _kind(kind, any(n in lasting for n in names)))
-    return StoredParameter((name,), "constant")
-
-
-def _kind(kind: str, lasting: bool) -> Kind:
-    if not lasting:
-        return "constant"
-    return "parameter" if kind == "parameter" else "buffer"
+def _names(owner: nn.Module) -> dict[int, StoredParameter]:
+    """The names and the kind of each tensor of a model, by its id."""
+    lasting = owner.state_dict(keep_vars=True)
+    found: dict[int, StoredParameter] = {}
+    kinds: tuple[tuple[Kind, Callable[..., Iterator[tuple[str, Tensor]]]], ...] = (
+        ("parameter", owner.named_parameters),
+        ("buffer", owner.named_buffers),
+    )
+    for kind, named in kinds:
+        for name, tensor in named(remove_duplicate=False):
+            before = found.get(id(tensor), StoredParameter((), "constant"))
+            found[id(tensor)] = StoredParameter((*before.names, name), kind if name in lasting else before.kind)
+    return found
 
 
 def _bytes(tensor: Tensor) -> np.ndarray:

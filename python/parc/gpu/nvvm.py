@@ -8,6 +8,7 @@ from torch_mlir.dialects import gpu, llvm
 
 from parc.codegen.irtools import constant_int, copy_module, run_pipeline, walk
 from parc.errors import CompileError
+from parc.gpu.global_buffers import mark_global_buffers
 
 # bfloat16 and half stay what they are: NVPTX knows which of their operations a target has.
 _PIPELINE = (
@@ -81,6 +82,8 @@ def lower_to_llvm_ir(module: ir.Module) -> list[str]:
         for op in list(device.body.operations):
             if not isinstance(op, gpu.GPUModuleOp):
                 op.operation.erase()
+        for container in device_modules(device):
+            mark_global_buffers(container)
         for op in walk(device.operation, "math.fma"):
             # libdevice has none for f16 and bf16.
             vector = isinstance(op.result.type, ir.VectorType)

@@ -19,9 +19,9 @@ _OPTIONS = ("-nvptx-fma-level=0",)
 # Functions that every driver has, for printing and assertions.
 _DRIVERS = frozenset({"__assertfail", "vprintf"})
 
-# Device functions are inlined while that adds fewer instructions than these to the program: a call costs the registers
-# and stack of the calling convention, and hides from LLVM which memory a pointer leads to.
-_INLINED_INSTRUCTIONS = 20_000
+# Device functions are inlined while that adds fewer instructions than these. Copies of a large one, as of a cell's
+# kernel that every layer calls, cost registers for what LLVM moves out of the loops around each, and ptxas's time.
+_INLINED_INSTRUCTIONS = 2_000
 
 
 def llvm_to_ptx(texts: Sequence[str], arch: Arch) -> str:
@@ -83,7 +83,7 @@ def _link_libdevice(llvm: ModuleType, program: Any, layout: str) -> None:
 
 
 def _mark_inline(program: Any) -> None:
-    """Inline the device functions, but for large ones that are called from many places."""
+    """Decide which device functions are inlined: all but large ones that are called from several places."""
     sizes, calls = Counter[str](), Counter[str]()
     for function in program.functions:
         for block in function.blocks:
@@ -92,6 +92,6 @@ def _mark_inline(program: Any) -> None:
                 if instruction.opcode == "call":
                     calls[list(instruction.operands)[-1].name] += 1
     for function in program.functions:
-        name = function.name
-        if function.linkage.name == "internal" and sizes[name] * (calls[name] - 1) <= _INLINED_INSTRUCTIONS:
-            function.add_function_attribute("alwaysinline")
+        if function.linkage.name == "internal":
+            added = sizes[function.name] * (calls[function.name] - 1)
+            function.add_function_attribute("alwaysinline" if added <= _INLINED_INSTRUCTIONS else "noinline")

@@ -64,8 +64,8 @@ _ARITHMETIC = {"sm_80": 128}
 """Floating-point operations of 32 bits a clock and multiprocessor; 256 where nothing is said."""
 _SHARED_BYTES = 128
 """Shared memory: bytes a clock and multiprocessor."""
-_L2_BYTES = 5120
-"""The L2 cache: bytes a clock, for all multiprocessors together."""
+_L2_BYTES, _L2_BYTES_EACH = 5120, 64
+"""The L2 cache: bytes a clock for all multiprocessors together, and for one of them."""
 _GRID = Machine(0, barrier=1.5e-6, wait=1.0e-6, call=0.5e-6, step=0.3e-6, part_bytes=32)
 
 
@@ -73,7 +73,7 @@ def _of_blocks(target: BlockTarget) -> Machine:
     # A schedule for the emulator is the one that a GPU would have.
     arch = "sm_90" if target.name == EMULATED else target.name.removesuffix("a")
     clock = _CLOCK[arch]
-    far = _L2_BYTES * clock / target.blocks
+    far = min(_L2_BYTES / target.blocks, _L2_BYTES_EACH) * clock
     return replace(
         _GRID,
         threads=target.blocks,

@@ -14,9 +14,7 @@ class EmulatedExecutable(Executable):
 
     target = "cuda-emulated"
 
-    def __init__(
-        self, code: Code, facts: Facts, arena: Arena | None = None, launcher: Launcher | None = None
-    ) -> None:
+    def __init__(self, code: Code, facts: Facts, arena: Arena | None = None, launcher: Launcher | None = None) -> None:
         """`launcher` takes the place of an emulator with the usual settings."""
         super().__init__(code, facts, facts.blocks, CPU)
         self._arena = arena or Arena()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from parc.arena_plan import ArenaPlan
+from parc.memory import BlockMemory
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Facts:
     """Of an emulated program: what and where the steps are that the emulator hears of."""
     blocks: int = 0
     """Of a program for GPUs: how many thread blocks its grid has, to each of which it gives a part; 0 for the CPU."""
+    block: BlockMemory | None = None
+    """The shared memory of each of them."""
 
     @property
     def prepared_bytes(self) -> int:

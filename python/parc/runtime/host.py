@@ -9,46 +9,10 @@ from parc.errors import LoadError
 from parc.runtime.llvm import load_llvm
 
 _UNUSED = frozenset(
-    [
-        "64bit",
-        "clflushopt",
-        "cldemote",
-        "clwb",
-        "clzero",
-        "enqcmd",
-        "fsgsbase",
-        "fxsr",
-        "hreset",
-        "invpcid",
-        "lwp",
-        "movdir64b",
-        "movdiri",
-        "mwaitx",
-        "pconfig",
-        "pku",
-        "prefetchi",
-        "prfchw",
-        "ptwrite",
-        "rdpid",
-        "rdpru",
-        "rdrnd",
-        "rdseed",
-        "rtm",
-        "sahf",
-        "serialize",
-        "sgx",
-        "shstk",
-        "tsxldtrk",
-        "uintr",
-        "usermsr",
-        "waitpkg",
-        "wbnoinvd",
-        "x87",
-        "xsave",
-        "xsavec",
-        "xsaveopt",
-        "xsaves",
-    ]
+    "64bit aes amx-bf16 amx-complex amx-fp16 amx-fp8 amx-int8 amx-movrs amx-tf32 amx-tile cldemote "  # noqa: SIM905
+    "clflushopt clwb clzero enqcmd fsgsbase fxsr hreset invpcid kl lwp mmx movdir64b movdiri mwaitx pclmul pconfig pku "
+    "prefetchi prfchw ptwrite rdpid rdpru rdrnd rdseed rtm sahf serialize sgx sha sha512 shstk sm3 sm4 tsxldtrk uintr "
+    "usermsr vaes vpclmulqdq waitpkg wbnoinvd widekl x87 xsave xsavec xsaveopt xsaves".split()
 )
 """Features of x86-64 whose instructions LLVM writes only where a program names them, or that all of them have."""
 

@@ -13,7 +13,7 @@ from parc.runtime.team import library_path
 
 
 class ObjectCode:
-    """The code of an object file that the execution engine or `portable_object` wrote."""
+    """The code of an object file that the execution engine or `portable_code` (`jit.py`) made."""
 
     def __init__(self, code: bytes, entry_points: Sequence[str], host: Host) -> None:
         """Code for `host`. LoadError when it is damaged, or calls functions that this process does not have."""

@@ -109,6 +109,7 @@ API int cuStreamCreate(void** stream, unsigned flags) {
   *stream = reinterpret_cast<void*>(77);
   return call("cuStreamCreate", flags);
 }
+API int cuStreamDestroy(void*) { return call("cuStreamDestroy"); }
 API int cuStreamBeginCapture(void* stream, int mode) { return call("cuStreamBeginCapture", number(stream), mode); }
 API int cuStreamEndCapture(void* stream, void** graph) {
   *graph = handle();

@@ -1,7 +1,9 @@
 """A GPU: what it has, its memory and its streams."""
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,6 +57,10 @@ class CudaDevice:
         """Whether the current stream is being captured to a graph: the device computes nothing then."""
         return torch.cuda.is_current_stream_capturing()
 
+    def release_with(self, owner: object, release: str, handle: Any) -> None:
+        """Once `owner` is gone, call the driver's function `release` for a handle; not at exit: the context is, too."""
+        weakref.finalize(owner, _release, self, release, handle).atexit = False
+
     def synchronize(self, during: str) -> None:
         """Wait until all that was launched is done; `during` says what that is, should it fail."""
         self.driver.cuCtxSynchronize(during=during)
@@ -67,6 +73,11 @@ class CudaDevice:
             raise DeviceError(
                 f"{self.tensors} has no {bytes_text(size)} of memory left for a call at these sizes: {e}"
             ) from None
+
+
+def _release(device: CudaDevice, release: str, handle: Any) -> None:
+    with device.current():
+        getattr(device.driver.cuda, release)(handle)
 
 
 def find_device(device: torch.device | None = None) -> CudaDevice:

@@ -89,28 +89,24 @@ class DeviceExecutable(Executable):
             try:
                 if capturing:
                     self._launch(entry, stream)
-                else:
-                    self._replay(entry, stream, (entry.address, memory.data_ptr(), symbols, tuple(buffers)))
-                    if self.facts.assertions:
-                        self._gpu.driver.cuStreamSynchronize(stream, during=f"the run of {self._names}")
-                        self._check(_take_status(memory))
+                    return
+                sizes = entry.address, symbols
+                addresses = lambda: (memory.data_ptr(), tuple(buffers))  # noqa: E731
+                self._graphs.run(sizes, addresses, stream, lambda target: self._launch(entry, target))
+                if self.facts.assertions:
+                    self._gpu.driver.cuStreamSynchronize(stream, during=f"the run of {self._names}")
             except BaseException:
-                if not capturing:
-                    self._arena.forget()
+                self._arena.forget()
                 raise
+            if self.facts.assertions:
+                self._check(_take_status(memory))
 
-    def _replay(self, entry: Entry, stream: int, key: tuple[object, ...]) -> None:
-        """Run a call as a graph, where an equal one was made before and made many launches."""
-        if self._graphs.replay(key, stream):
-            return
+    def _launch(self, entry: Entry, stream: int) -> int:
+        """Run host code, which launches to a stream; how many launches it made."""
         before = self._launcher.count
-        self._launch(entry, stream)
-        if self._graphs.seen(key, self._launcher.count - before):
-            self._graphs.capture(key, lambda capture: self._launch(entry, capture))
-
-    def _launch(self, entry: Entry, stream: int) -> None:
         self._launcher.stream = stream
         run_host_code(entry, self._launcher)
+        return self._launcher.count - before
 
 
 def _take_status(memory: Tensor) -> int:

@@ -5,7 +5,6 @@ of an earlier one is captured, and is one launch whenever they come again: torch
 the same few addresses over and over.
 """
 
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -16,6 +15,7 @@ _LEAST_LAUNCHES = 4
 """A call of fewer is not worth a graph."""
 _CAPACITY = 16
 """How many calls are remembered."""
+_SHORT_CAPACITY = 4096
 
 
 class Graphs:
@@ -24,34 +24,42 @@ class Graphs:
     def __init__(self, device: CudaDevice) -> None:
         self._device = device
         self._known: OrderedDict[Hashable, _Graph | None] = OrderedDict()
+        self._short: set[Hashable] = set()
         self._capture_stream: Any = None
 
-    def replay(self, key: Hashable, stream: int) -> bool:
-        """Launch the graph of such a call, if there is one."""
-        graph = self._known.get(key)
-        if graph is None:
-            return False
-        self._known.move_to_end(key)
-        graph.launch(stream)
-        return True
+    def run(
+        self, sizes: Hashable, addresses: Callable[[], Hashable], stream: int, launch: Callable[[int], int]
+    ) -> None:
+        """Make a call that is like all others of these sizes and addresses.
 
-    def seen(self, key: Hashable, launches: int) -> bool:
-        """Remember a call that took so many launches; whether it was made before and is worth a graph."""
-        if launches < _LEAST_LAUNCHES:
-            return False
-        before = key in self._known
-        self._known[key] = None
-        self._known.move_to_end(key)
-        while len(self._known) > _CAPACITY:
-            self._known.popitem(last=False)
-        return before
+        `launch` launches its kernels to a stream and returns how many they were, which depends on the sizes alone.
+        """
+        if sizes in self._short:
+            launch(stream)
+            return
+        key = sizes, addresses()
+        if graph := self._known.get(key):
+            self._known.move_to_end(key)
+            graph.launch(stream)
+        elif launch(stream) < _LEAST_LAUNCHES:
+            if len(self._short) >= _SHORT_CAPACITY:
+                self._short.clear()
+            self._short.add(sizes)
+        elif key in self._known:
+            self._known[key] = self._capture(launch)
+            self._known.move_to_end(key)
+        else:
+            self._known[key] = None
+            while len(self._known) > _CAPACITY:
+                self._known.popitem(last=False)
 
-    def capture(self, key: Hashable, launch: Callable[[int], None]) -> None:
-        """Keep a graph of what `launch` launches to the stream that it is given."""
+    def _capture(self, launch: Callable[[int], int]) -> "_Graph":
+        """A graph of what is launched."""
         driver = self._device.driver
         cuda = driver.cuda
         if self._capture_stream is None:
             self._capture_stream = driver.cuStreamCreate(cuda.CUstream_flags.CU_STREAM_NON_BLOCKING)
+            self._device.release_with(self, "cuStreamDestroy", self._capture_stream)
         stream = self._capture_stream
         driver.cuStreamBeginCapture(stream, cuda.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
         try:
@@ -62,7 +70,7 @@ class Graphs:
             raise
         graph = driver.cuStreamEndCapture(stream, during="capturing a graph")
         try:
-            self._known[key] = _Graph(self._device, driver.cuGraphInstantiate(graph, 0, during="making a graph"))
+            return _Graph(self._device, driver.cuGraphInstantiate(graph, 0, during="making a graph"))
         finally:
             driver.cuGraphDestroy(graph)
 
@@ -70,13 +78,7 @@ class Graphs:
 class _Graph:
     def __init__(self, device: CudaDevice, handle: Any) -> None:
         self._device, self._handle = device, handle
-        # At exit the context ends first.
-        weakref.finalize(self, _destroy, device, handle).atexit = False
+        device.release_with(self, "cuGraphExecDestroy", handle)
 
     def launch(self, stream: int) -> None:
         self._device.driver.cuGraphLaunch(self._handle, stream, during="the launch of a program's graph")
-
-
-def _destroy(device: CudaDevice, handle: Any) -> None:
-    with device.current():
-        device.driver.cuda.cuGraphExecDestroy(handle)

@@ -1,7 +1,6 @@
 """Device code in the memory of a GPU."""
 
 import re
-import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,8 +26,7 @@ class DeviceModule:
                 driver.cuModuleGetFunction(module, name.encode(), during=f"looking up the kernel {name}")
                 for name in self.kernels
             ]
-        # At exit the context ends first.
-        weakref.finalize(self, _unload, device, module).atexit = False
+        device.release_with(self, "cuModuleUnload", module)
 
     def _load(self, image: DeviceImage) -> Any:
         match = _ARCH.fullmatch(image.arch)
@@ -62,8 +60,3 @@ class DeviceModule:
             said = bytes(log).split(b"\0", 1)[0].decode(errors="replace").strip()
             raise DeviceError(f"{error}\n{said}" if said else str(error))
         return module
-
-
-def _unload(device: CudaDevice, module: Any) -> None:
-    with device.current():
-        device.driver.cuda.cuModuleUnload(module)

@@ -40,7 +40,7 @@ typedef struct {
 } parc_emulation_error;
 
 typedef struct {
-  int64_t seed;         // 0: threads take turns in order; others try other orders
+  int64_t seed;         // 0: threads take turns in order; others try other orders, and other ends of turns
   int64_t check_races;  // whether to look for races and for reads of unset shared memory
 } parc_emulation_settings;
 

@@ -35,7 +35,7 @@ struct Thread {
 };
 
 // Some threads that follow each other.
-struct Crew {
+struct Threads {
   Thread* threads = nullptr;
   uint32_t size = 0;
   uint32_t arrived = 0;  // where they wait for each other
@@ -44,9 +44,9 @@ struct Crew {
   Thread* end() const { return threads + size; }
 };
 
-struct Warp : Crew {};
+struct Warp : Threads {};
 
-struct Block : Crew {
+struct Block : Threads {
   uint32_t number = 0;
   uint32_t done = 0;
   std::vector<Warp> warps;
