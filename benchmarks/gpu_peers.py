@@ -73,7 +73,7 @@ def triton_kernel(case: Case, limit: float) -> Call:
 
 
 def flash_rnn(case: Case, limit: float) -> Call:
-    """FlashRNN's fused kernels (arXiv 2412.07752), where the package `flashrnn` is installed; it builds them by nvcc."""
+    """FlashRNN's fused kernels (arXiv 2412.07752), where `flashrnn` is installed; it builds them by nvcc."""
     _need_gpu(case)
     if case.precision == "f32":
         raise UnavailableError("its products of float32 are tf32")
@@ -83,7 +83,7 @@ def flash_rnn(case: Case, limit: float) -> Call:
     dtype = "bfloat16" if case.precision == "bf16" else "float32"
 
     def stack(x: Tensor) -> Tensor:
-        # Its layouts are inputs [B, T, gate, head, unit], weights [gate, head, unit, unit], states [2, B, T, head, unit].
+        # Its layouts: inputs [B, T, gate, head, unit], weights [gate, head, unit, unit], states [2, B, T, head, unit].
         y = x.transpose(0, 1)
         for i in range(model.num_layers):
             gates = functional.linear(y, getattr(model, f"weight_ih_l{i}")).unflatten(2, (4, 1, -1))
@@ -96,12 +96,24 @@ def flash_rnn(case: Case, limit: float) -> Call:
     return case.call(stack, model)
 
 
-LIBRARY_PEERS: Mapping[str, Peer] = {LIBRARY: eager, "CUDA graph": cuda_graph}
-LSTM_PEERS: Mapping[str, Peer] = {**LIBRARY_PEERS, "Triton": triton_kernel, "FlashRNN": flash_rnn}
-LOOP_PEERS: Mapping[str, Peer] = {EAGER: eager, "CUDA graph": cuda_graph}
-SHORT_PEERS: Mapping[str, Peer] = {**LOOP_PEERS, COMPILED: compiled, REPLAYED: compiled_replayed}
-"""Of loops over few steps: torch.compile unrolls them."""
-PEERS = (LIBRARY, EAGER, COMPILED, REPLAYED, "CUDA graph", "Triton", "FlashRNN")
+PEERS: Mapping[str, Peer] = {
+    LIBRARY: eager,
+    EAGER: eager,
+    COMPILED: compiled,
+    REPLAYED: compiled_replayed,
+    "CUDA graph": cuda_graph,
+    "Triton": triton_kernel,
+    "FlashRNN": flash_rnn,
+}
+
+
+def peers_of(model: str, *, with_compile: bool) -> Sequence[str]:
+    """The peers of a stack; `with_compile` adds torch.compile to those of loops, which it unrolls."""
+    if model == "LSTM":
+        return LIBRARY, "CUDA graph", "Triton", "FlashRNN"
+    if model == "GRU":
+        return LIBRARY, "CUDA graph"
+    return (EAGER, "CUDA graph", COMPILED, REPLAYED) if with_compile else (EAGER, "CUDA graph")
 
 
 def _need_gpu(case: Case) -> None:

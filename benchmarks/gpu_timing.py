@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from common import Timing
@@ -120,32 +121,6 @@ class GpuMachine:
     parc: str
     rates: Rates | None
 
-    @staticmethod
-    def describe(device: torch.device, rates: Rates | None) -> "GpuMachine":
-        """This machine; clocks are those of the moment, so that of a GPU that has just worked."""
-        host = f"{platform.system()} {platform.machine()}"
-        python, torch_version = platform.python_version(), torch.__version__
-        if device.type != "cuda":
-            gpu = "no GPU, parc's is emulated: no time here says anything about one"
-            return GpuMachine(gpu, 0, "", "", "", "", host, python, torch_version, VERSION, rates)
-        properties = torch.cuda.get_device_properties(device)
-        driver, *clocks = _ask_driver(
-            str(properties.uuid), "driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.limit"
-        )
-        return GpuMachine(
-            gpu=f"{properties.name} (sm_{properties.major}{properties.minor}, {properties.total_memory / 2**30:.0f} GiB)",
-            multiprocessors=properties.multi_processor_count,
-            clocks="SM {} of at most {}, memory {}, power limit {}".format(*clocks) if len(clocks) == 4 else "unknown",
-            driver=driver,
-            cuda=torch.version.cuda or "",
-            cudnn=str(torch.backends.cudnn.version()),
-            host=host,
-            python=python,
-            torch=torch_version,
-            parc=VERSION,
-            rates=rates,
-        )
-
     def __str__(self) -> str:
         text = f"{self.gpu}; {self.host}; Python {self.python}; torch {self.torch}; parc {self.parc}"
         if self.multiprocessors:
@@ -159,6 +134,35 @@ class GpuMachine:
             f"{text}\ncopies {self.rates.memory / 1e9:.4g} GB/s, in the cache {self.rates.cache / 1e9:.4g} GB/s; "
             f"products {products}; a barrier of the grid {'unknown' if barrier is None else f'{1e6 * barrier:.2f} us'}"
         )
+
+
+def describe_machine(device: torch.device, rates: Rates | None) -> GpuMachine:
+    """This machine; clocks are those of the moment, so that of a GPU that has just worked."""
+    host = f"{platform.system()} {platform.machine()}"
+    python, torch_version = platform.python_version(), torch.__version__
+    if device.type != "cuda":
+        gpu = "no GPU, parc's is emulated: no time here says anything about one"
+        return GpuMachine(gpu, 0, "", "", "", "", host, python, torch_version, VERSION, rates)
+    properties = torch.cuda.get_device_properties(device)
+    driver, *clocks = _ask_driver(
+        str(properties.uuid), "driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.limit"
+    )
+    kind = f"sm_{properties.major}{properties.minor}, {properties.total_memory / 2**30:.0f} GiB"
+    return GpuMachine(
+        gpu=f"{properties.name} ({kind})",
+        multiprocessors=properties.multi_processor_count,
+        clocks="SM {} of at most {}, memory {}, power limit {}".format(*clocks)
+        if len(clocks) == 4
+        else "clocks unknown",
+        driver=driver,
+        cuda=torch.version.cuda or "",
+        cudnn=str(torch.backends.cudnn.version()),
+        host=host,
+        python=python,
+        torch=torch_version,
+        parc=VERSION,
+        rates=rates,
+    )
 
 
 def _seconds(call: Callable[[], object], calls: int, device: torch.device) -> float:
@@ -213,7 +217,7 @@ def _barrier_seconds(device: torch.device, count: int = 1000) -> float | None:
     except ImportError:
         return None
     blocks = torch.cuda.get_device_properties(device).multi_processor_count
-    few, many = (_best_seconds(lambda n=n: wait_at_barriers(n, blocks, device), device) for n in (count, 2 * count))
+    few, many = (_best_seconds(partial(wait_at_barriers, n, blocks, device), device) for n in (count, 2 * count))
     return (many - few) / count
 
 

@@ -23,21 +23,10 @@ from pathlib import Path
 import torch
 from arguments import add_time_limit, arguments
 from cells import Shape, custom_models, library_models
-from common import Program, ResultsDiffer, Timing, progress, report
+from common import Program, ResultsDiffer, progress, report
 from gpu_case import PRECISIONS, Call, Case, precision
-from gpu_peers import (
-    COMPILED,
-    EAGER,
-    LIBRARY,
-    LIBRARY_PEERS,
-    LOOP_PEERS,
-    LSTM_PEERS,
-    PEERS,
-    REPLAYED,
-    SHORT_PEERS,
-    Peer,
-)
-from gpu_timing import GpuMachine, Rates, Times, time_in_turns
+from gpu_peers import COMPILED, EAGER, LIBRARY, PEERS, REPLAYED, peers_of
+from gpu_timing import Rates, Times, describe_machine, time_in_turns
 from torch import Tensor, nn
 
 import parc
@@ -50,7 +39,8 @@ SHAPES = (
     Shape(2, 1024, 8, 1024),
 )
 QUICK_SHAPES = (Shape(2, 6, 3, 16),)
-MODELS = ("LSTM", "GRU", "LstmLoop", "PeepholeLoop")
+LIBRARY_MODELS = ("LSTM", "GRU")
+MODELS = (*LIBRARY_MODELS, "LstmLoop", "PeepholeLoop")
 EMULATED = "cuda-emulated"
 SMALL_BATCH = 16
 """Up to this many samples, stacked LSTMs are meant to be twice as fast as cuDNN's; beyond, no slower."""
@@ -155,15 +145,14 @@ class Benchmark:
         """Check and time every chosen stack; what fails of parc is noted in `failures`, and the others go on."""
         for shape, name in _stacks(self.options):
             progress(f"{name} at {shape}")
-            yield from self._stack(shape, name, LSTM_PEERS if name == "LSTM" else LIBRARY_PEERS)
             steps = min(self.options.torch_compile, shape.steps)
-            if steps and name not in ("LSTM", "GRU"):
-                yield from self._stack(shape._replace(steps=steps), name, SHORT_PEERS)
+            is_short = steps == shape.steps
+            yield from self._stack(shape, name, peers_of(name, with_compile=is_short))
+            if name not in LIBRARY_MODELS and steps and not is_short:
+                yield from self._stack(shape._replace(steps=steps), name, peers_of(name, with_compile=True))
 
-    def _stack(self, shape: Shape, name: str, peers: Mapping[str, Peer]) -> Iterator[Row]:
+    def _stack(self, shape: Shape, name: str, peers: Sequence[str]) -> Iterator[Row]:
         model, x = _model_and_input(shape, name, self.device)
-        if name not in ("LSTM", "GRU") and peers is not SHORT_PEERS:
-            peers = LOOP_PEERS
         for what in self.options.what:
             case = Case(shape, name, model, x, torch.randn_like(x), "f32", what == "training")
             expected = case.expected()
@@ -176,15 +165,15 @@ class Benchmark:
                     self.failures.append(f"{case}: {error}")
                     progress(self.failures[-1])
 
-    def _row(self, case: Case, peers: Mapping[str, Peer], expected: Sequence[Tensor]) -> Row:
+    def _row(self, case: Case, peers: Sequence[str], expected: Sequence[Tensor]) -> Row:
         calls: dict[str, Call] = {"parc": case.call(_parc(case, self.options))}
         errors = {"parc": case.check("parc", calls["parc"](), expected)}
         left_out: dict[str, str] = {}
-        for name, make in peers.items():
+        for name in peers:
             if self.options.peer and name not in self.options.peer:
                 continue
             try:
-                calls[name] = make(case, self.options.time_limit)
+                calls[name] = PEERS[name](case, self.options.time_limit)
                 errors[name] = case.check(name, calls[name](), expected)
             except Exception as error:  # noqa: BLE001  a peer may raise anything; the others go on
                 calls.pop(name, None)
@@ -222,13 +211,13 @@ def main(words: Sequence[str] | None = None) -> int:
         if options.target != EMULATED and not torch.cuda.is_available():
             return _refuse(
                 f"torch {torch.__version__} finds no GPU: go to a machine that has one and a PyTorch for CUDA, write "
-                "programs for it with --compile-only DIR, or see that all of it works with --target cuda-emulated --quick"
+                "programs for it with --compile-only DIR, or see that this works with --target cuda-emulated --quick"
             )
         benchmark = Benchmark(options)
         rows = list(benchmark.rows())
     except parc.DeviceError as error:
         return _refuse(str(error))
-    machine = GpuMachine.describe(benchmark.device, benchmark.rates)
+    machine = describe_machine(benchmark.device, benchmark.rates)
     report(machine, COLUMNS, [row.cells() for row in rows], [asdict(row) for row in rows], benchmark.failures, options)
     return 1 if benchmark.failures else 0
 
@@ -315,7 +304,7 @@ def _file(folder: Path, shape: Shape, name: str, name_of_precision: str) -> Path
 
 def _goal(case: Case) -> tuple[float | None, Sequence[str]]:
     """How many times faster than the fastest of which peers parc is meant to be."""
-    if case.name not in ("LSTM", "GRU"):
+    if case.name not in LIBRARY_MODELS:
         return CUSTOM_GOAL, (EAGER, COMPILED, REPLAYED)
     if case.shape.batch > SMALL_BATCH:
         return 1.0, (LIBRARY,)

@@ -4,7 +4,7 @@ One launch per layer: each program keeps the recurrent weights of a few units on
 wait for each other after every step.  The products with the layer's inputs are one large product of torch before it.
 """
 
-# mypy: disable-error-code="misc, no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 # Triton has no types, and the parameters of a kernel are no Python values.
 
 import torch

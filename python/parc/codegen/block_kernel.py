@@ -22,7 +22,7 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, func, gpu, math, memref, scf, vector
 
 from parc.codegen import tensor_core
-from parc.codegen.block_plan import VECTOR, BlockPlan, Round, Stage
+from parc.codegen.block_plan import VECTOR, BlockPlan, Left, Round, Stage
 from parc.codegen.block_target import workgroup
 from parc.codegen.chain import Carry, Chain
 from parc.codegen.kernel import Kernel
@@ -32,6 +32,8 @@ from parc.codegen.pointwise import Pointwise
 from parc.codegen.tensor_core import TensorCore
 
 _DYNAMIC = ir.ShapedType.get_dynamic_size()
+_LOADS = 8
+"""Loads from global memory that a thread starts before it waits for the first."""
 
 
 def emit_block_kernel(
@@ -234,7 +236,7 @@ class _Products:
                         scf.YieldOp([])
 
     def _left_factor(self, left: Left, rows: int, start: ir.Value, size: ir.Value, number: ir.Value) -> ir.Value:
-        """One element of a block of rows; what is behind the last row or column is a zero, and nothing is read there."""
+        """One element of a block of rows; behind the last row and column, where nothing is read, it is zero."""
         length, core = self.plan.left_length(left), self.plan.core
         row, k = delinearize(number, [constant(rows), constant(length)])
         is_there = arith.cmpi(arith.CmpIPredicate.ult, row, size)

@@ -90,9 +90,12 @@ class DeviceExecutable(Executable):
                 if capturing:
                     self._launch(entry, stream)
                     return
-                sizes = entry.address, symbols
-                addresses = lambda: (memory.data_ptr(), tuple(buffers))  # noqa: E731
-                self._graphs.run(sizes, addresses, stream, lambda target: self._launch(entry, target))
+                self._graphs.run(
+                    (entry.address, symbols),
+                    lambda: (memory.data_ptr(), tuple(buffers)),
+                    stream,
+                    lambda target: self._launch(entry, target),
+                )
                 if self.facts.assertions:
                     self._gpu.driver.cuStreamSynchronize(stream, during=f"the run of {self._names}")
             except BaseException:
