@@ -183,17 +183,15 @@ class Benchmark:
         if self.rates is None:
             return row
         times = time_in_turns(calls, self.rounds, self.device)
-        least, least_by = self.rates.least_seconds(case)
-        goal, against = _goal(case) if self.device.type == "cuda" else (None, ())
+        if self.device.type == "cuda":  # an emulated GPU has neither
+            least, least_by = self.rates.least_seconds(case)
+            goal, against = _goal(case)
+            row = replace(row, least_ms=1e3 * least, least_by=least_by, goal=goal, against=against)
         return replace(
             row,
             parc_ms=1e3 * times.device.median("parc"),
             parc_whole_call_ms=1e3 * times.whole.median("parc"),
             peers={name: _peer_time(name, times, errors[name]) for name in calls if name != "parc"},
-            least_ms=1e3 * least,
-            least_by=least_by,
-            goal=goal,
-            against=against,
         )
 
 

@@ -8,7 +8,7 @@ from parc.codegen.block_contraction import emit_block_contraction
 from parc.codegen.block_target import find_target
 from parc.codegen.column_sums import ColumnSums, find_column_sums
 from parc.codegen.contraction import find_contraction
-from parc.codegen.irtools import run_pipeline, walk
+from parc.codegen.irtools import is_inside, run_pipeline, walk
 from parc.codegen.microkernel import VectorTarget
 from parc.codegen.shared_product import emit_contraction
 from parc.passbase import Pass
@@ -46,6 +46,9 @@ class LowerReductions(Pass):
             for op in walk(module.operation, "linalg.generic"):
                 with ir.InsertionPoint(op), op.location:
                     contraction = find_contraction(op.operation)
+                    if blocks and is_inside(op, "parc.team"):
+                        # The threads of one block share its loops: that team's shared memory has been given out.
+                        continue
                     if contraction and blocks:
                         emit_block_contraction(module, contraction, blocks)
                     elif contraction:

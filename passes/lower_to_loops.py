@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch_mlir import ir
 from torch_mlir.dialects import arith, bufferization, func, gpu, memref, scf
 
-from parc.codegen.arrays import Array, indices, modulus
+from parc.codegen.arrays import Array, indices, modulus, move_known_arrays_out
 from parc.codegen.block_kernel import emit_block_kernel
 from parc.codegen.block_plan import BlockPlan
 from parc.codegen.block_target import EXACT, PERSISTENT, BlockTarget, find_target
@@ -16,7 +16,7 @@ from parc.codegen.cell import Cell
 from parc.codegen.chain import Carry
 from parc.codegen.crews import Member
 from parc.codegen.general import GeneralEquation
-from parc.codegen.irtools import defining_op, find_function, is_inside, walk
+from parc.codegen.irtools import defining_op, find_function, walk
 from parc.codegen.kernel import Kernel, VectorTarget, emit_kernel
 from parc.codegen.loops import STEP, WAVE, Emitter, domain_ast, emit, index, schedule_asts, share
 from parc.codegen.packing import Layout, pack
@@ -134,8 +134,7 @@ def _emit_copy(name: str, element: ir.Type, blocks: BlockTarget | None) -> None:
 
 def _lower(op: ir.OpView, kernels: _Kernels) -> None:
     """Replace one system."""
-    for read in walk(op, "parc.read"):
-        _move_before(read.operation.operands[0], op)
+    move_known_arrays_out(op)
     system = build(op)
     verify(system)
     with ir.InsertionPoint(op):
@@ -150,15 +149,6 @@ def _lower(op: ir.OpView, kernels: _Kernels) -> None:
             taker.results[0].replace_all_uses_with(tensor)
             taker.erase()
     op.operation.erase()
-
-
-def _move_before(value: ir.Value, system: ir.OpView) -> None:
-    """Compute a known array (a view of a parameter, say) in front of the system, not inside an equation."""
-    owner = defining_op(value)
-    if owner is not None and owner.operation.name != "parc.unknown" and is_inside(owner, "parc.system"):
-        for operand in owner.operation.operands:
-            _move_before(operand, system)
-        owner.operation.move_before(system.operation)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class PlanBuffers(Pass):
     """Every buffer of a call becomes a slice of one arena.
 
     Buffers that are never in use together share their place. A buffer inside `parc.team` has a copy for each thread.
-    For a GPU (`target=sm_90`, with so many `blocks`) those in shared memory stay, and the header has room for its blocks.
+    For a GPU (`target=sm_90`, of so many `blocks`) those in shared memory stay, and the header has room for its blocks.
     What they are is the module's attribute `parc.arena`: for each place, the buffers that have it and their bytes.
 
         func.func @main(%T: index {parc.kind = "symbol"}, ...) {

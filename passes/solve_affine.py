@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch_mlir import ir
 
+from parc.codegen.arrays import move_known_arrays_out
 from parc.errors import CompileError
 from parc.passbase import Pass
 from parc.passes.schedule import parse_sizes
@@ -73,6 +74,9 @@ class SolveAffine(Pass):
         if self.solver not in ("auto", *SOLVERS):
             return
         with module.context, ir.Location.unknown():
+            for op in systems(module):
+                # The equations that read them may go.
+                move_known_arrays_out(op)
             built = [build(op) for op in systems(module)]
             sizes = default_sizes(built) | parse_sizes(self.sizes)
             for system in built:

@@ -6,6 +6,7 @@ from functools import cached_property
 from torch_mlir import ir
 from torch_mlir.dialects import affine, arith, memref
 
+from parc.codegen.irtools import defining_op, is_inside, walk
 from parc.codegen.loops import index
 
 _DYNAMIC = ir.ShapedType.get_dynamic_size()
@@ -103,6 +104,20 @@ class Array:
         for extent in reversed(self.type.shape[1:]):
             strides.insert(0, _DYNAMIC_STRIDE if _DYNAMIC in (extent, strides[0]) else extent * strides[0])
         return strides[: self.type.rank]
+
+
+def move_known_arrays_out(system: ir.OpView) -> None:
+    """Compute what equations read of known arrays (a view of a parameter, say) in front of the system, not inside."""
+    for read in walk(system, "parc.read"):
+        _move_before(read.operation.operands[0], system)
+
+
+def _move_before(value: ir.Value, system: ir.OpView) -> None:
+    owner = defining_op(value)
+    if owner is not None and owner.operation.name != "parc.unknown" and is_inside(owner, "parc.system"):
+        for operand in owner.operation.operands:
+            _move_before(operand, system)
+        owner.operation.move_before(system.operation)
 
 
 def modulus(place: ir.AffineExpr) -> int:
