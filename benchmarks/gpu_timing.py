@@ -65,19 +65,19 @@ class Rates:
 
     @staticmethod
     def measure(device: torch.device, precisions: Iterable[str]) -> "Rates":
-        """Measure them, the best of a few times."""
-        on_gpu = device.type == "cuda"
-        size = 8192 if on_gpu else 256
+        """Measure them on a GPU, the best of a few times."""
         with torch.no_grad():
-            products = {name: 2 * size**3 / _product_seconds(size, name, device) for name in precisions}
-            memory = _copy_rate(2**30 if on_gpu else 2**24, device)
-            cache = _copy_rate(2**23 if on_gpu else 2**18, device)
-        on_chip = 0
-        if on_gpu:
-            properties = torch.cuda.get_device_properties(device)
-            per_multiprocessor = _REGISTER_BYTES + properties.shared_memory_per_multiprocessor
-            on_chip = properties.multi_processor_count * per_multiprocessor
-        return Rates(memory, cache, products, _barrier_seconds(device), on_chip)
+            products = {name: _product_rate(8192, name, device) for name in precisions}
+            memory = 2**31 / _copy_seconds(2**30, device)
+            small, large = (_copy_seconds(size, device) for size in (2**22, 2**24))
+        properties = torch.cuda.get_device_properties(device)
+        return Rates(
+            memory=memory,
+            cache=2 * (2**24 - 2**22) / (large - small),  # the difference leaves out what a launch takes
+            products=products,
+            barrier_seconds=_barrier_seconds(properties.multi_processor_count, device),
+            on_chip=properties.multi_processor_count * (_REGISTER_BYTES + properties.shared_memory_per_multiprocessor),
+        )
 
     def least_seconds(self, case: Case) -> tuple[float, str]:
         """The least time of a call at these rates, and what takes it.
@@ -97,8 +97,8 @@ class Rates:
             "products": flops / self.products[case.precision],
             "memory": (3 * weights + 4 * sequence if case.training else weights + 2 * sequence) / self.memory,
         }
-        if resident > self.on_chip > 0:
-            times["weights"] = passes * steps * resident / self.cache
+        if resident > self.on_chip:
+            times["weights"] = passes * steps * (resident - self.on_chip) / self.cache
         if self.barrier_seconds is not None:
             times["steps"] = passes * steps * self.barrier_seconds
         what = max(times, key=lambda name: times[name])
@@ -197,28 +197,25 @@ def _best_seconds(call: Callable[[], object], device: torch.device) -> float:
     return min(_seconds(call, 10, device) for _ in range(3))
 
 
-def _product_seconds(size: int, name: str, device: torch.device) -> float:
+def _product_rate(size: int, name: str, device: torch.device) -> float:
     a, b = (torch.randn(size, size, device=device, dtype=PRECISIONS[name].dtype) for _ in range(2))
     with precision(name):
-        return _best_seconds(lambda: a @ b, device)
+        return 2 * size**3 / _best_seconds(lambda: a @ b, device)
 
 
-def _copy_rate(size: int, device: torch.device) -> float:
+def _copy_seconds(size: int, device: torch.device) -> float:
     source, target = (torch.zeros(size, dtype=torch.uint8, device=device) for _ in range(2))
-    return 2 * size / _best_seconds(lambda: target.copy_(source), device)
+    return _best_seconds(lambda: target.copy_(source), device)
 
 
-def _barrier_seconds(device: torch.device, count: int = 1000) -> float | None:
-    """The time of a barrier between as many blocks as there are multiprocessors."""
-    if device.type != "cuda":
-        return None
+def _barrier_seconds(blocks: int, device: torch.device) -> float | None:
+    """The time of a barrier between so many blocks."""
     try:
         from triton_lstm import wait_at_barriers
     except ImportError:
         return None
-    blocks = torch.cuda.get_device_properties(device).multi_processor_count
-    few, many = (_best_seconds(partial(wait_at_barriers, n, blocks, device), device) for n in (count, 2 * count))
-    return (many - few) / count
+    few, many = (_best_seconds(partial(wait_at_barriers, n, blocks, device), device) for n in (1000, 2000))
+    return (many - few) / 1000
 
 
 def _ask_driver(uuid: str, *fields: str) -> list[str]:

@@ -25,11 +25,12 @@ from arguments import add_time_limit, arguments
 from cells import Shape, custom_models, library_models
 from common import Program, ResultsDiffer, progress, report
 from gpu_case import PRECISIONS, Call, Case, precision
-from gpu_peers import COMPILED, EAGER, LIBRARY, PEERS, REPLAYED, peers_of
+from gpu_peers import COMPILED, EAGER, LIBRARY, PEERS, REPLAYED, UnavailableError, peers_of
 from gpu_timing import Rates, Times, describe_machine, time_in_turns
 from torch import Tensor, nn
 
 import parc
+from parc.runtime.cuda.device import find_device
 
 SHAPES = (
     Shape(4, 128, 1, 512),
@@ -138,7 +139,8 @@ class Benchmark:
         self.options = options
         self.device = torch.device("cpu" if options.target == EMULATED else "cuda")
         self.rounds = 2 if options.quick else options.rounds
-        self.rates = None if options.self_check else Rates.measure(self.device, options.precision)
+        has_rates = self.device.type == "cuda" and not options.self_check
+        self.rates = Rates.measure(self.device, options.precision) if has_rates else None
         self.failures: list[str] = []
 
     def rows(self) -> Iterator[Row]:
@@ -177,13 +179,13 @@ class Benchmark:
                 errors[name] = case.check(name, calls[name](), expected)
             except Exception as error:  # noqa: BLE001  a peer may raise anything; the others go on
                 calls.pop(name, None)
-                left_out[name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+                left_out[name] = _summary(error)
                 progress(f"{case}: {name} is left out: {left_out[name]}")
         row = Row(case.shape, case.name, case.precision, case.what, errors["parc"], left_out)
-        if self.rates is None:
+        if self.options.self_check:
             return row
         times = time_in_turns(calls, self.rounds, self.device)
-        if self.device.type == "cuda":  # an emulated GPU has neither
+        if self.rates is not None:
             least, least_by = self.rates.least_seconds(case)
             goal, against = _goal(case)
             row = replace(row, least_ms=1e3 * least, least_by=least_by, goal=goal, against=against)
@@ -211,10 +213,18 @@ def main(words: Sequence[str] | None = None) -> int:
                 f"torch {torch.__version__} finds no GPU: go to a machine that has one and a PyTorch for CUDA, write "
                 "programs for it with --compile-only DIR, or see that this works with --target cuda-emulated --quick"
             )
-        benchmark = Benchmark(options)
-        rows = list(benchmark.rows())
+        if options.target != EMULATED:
+            find_device()
     except parc.DeviceError as error:
         return _refuse(str(error))
+    benchmark = Benchmark(options)
+    rows = []
+    try:
+        for row in benchmark.rows():
+            progress("  ".join(filter(None, row.cells())))
+            rows.append(row)
+    except RuntimeError as error:  # of CUDA: after some nothing works any more
+        benchmark.failures.append(f"stopped: {error}")
     machine = describe_machine(benchmark.device, benchmark.rates)
     report(machine, COLUMNS, [row.cells() for row in rows], [asdict(row) for row in rows], benchmark.failures, options)
     return 1 if benchmark.failures else 0
@@ -313,6 +323,12 @@ def _peer_time(name: str, times: Times, error: float) -> PeerTime:
     low, ratio, high = times.device.speedup("parc", name)
     ms, whole = (1e3 * timing.median(name) for timing in (times.device, times.whole))
     return PeerTime(ms, whole, ratio, (low, high), error)
+
+
+def _summary(error: Exception) -> str:
+    """The first line of an error, with its type where that says more."""
+    text = str(error) if isinstance(error, UnavailableError | ResultsDiffer) else f"{type(error).__name__}: {error}"
+    return text.splitlines()[0][:200]
 
 
 def _ms(value: float | None) -> str:

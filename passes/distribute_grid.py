@@ -74,6 +74,9 @@ def _distribute(function: func.FuncOp, target: BlockTarget) -> None:
     """Share the operations of a function over the threads of a grid; a `parc.barrier` is left wherever blocks wait."""
     with ir.InsertionPoint.at_block_begin(function.entry_block):
         grid = _Grid(target)
+        # A member of a team is a block, and so has buffers of its own.
+        (member,) = arguments_of_kind(function, "thread")
+        member.replace_all_uses_with(grid.block)
         place_shared_buffers(function, target)
     Distributor(grid).run(function.entry_block)
 
@@ -161,10 +164,10 @@ class _Grid(Runners):
     """All threads of a grid; their numbers are computed at the insertion point."""
 
     def __init__(self, target: BlockTarget) -> None:
-        self._block, self._blocks = gpu.block_id(gpu.Dimension.x), gpu.grid_dim(gpu.Dimension.x)
+        self.block, self._blocks = gpu.block_id(gpu.Dimension.x), gpu.grid_dim(gpu.Dimension.x)
         thread = gpu.thread_id(gpu.Dimension.x)
         self._inside = _Block(thread, target.threads)
-        self._thread = arith.addi(arith.muli(self._block, index(target.threads)), thread)
+        self._thread = arith.addi(arith.muli(self.block, index(target.threads)), thread)
         self._threads = arith.muli(self._blocks, index(target.threads))
 
     def barrier(self) -> None:
@@ -182,7 +185,7 @@ class _Grid(Runners):
     def open_team(self, op: ir.OpView) -> None:
         """Distribute the body of the team over the threads of each block, and put it in its place."""
         body = op.operation.regions[0].blocks[0]
-        for argument, value in zip(body.arguments, (self._block, self._blocks), strict=True):
+        for argument, value in zip(body.arguments, (self.block, self._blocks), strict=True):
             argument.replace_all_uses_with(value)
         Distributor(self._inside).run(body)
         for inner in list(body.operations):

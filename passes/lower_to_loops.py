@@ -373,7 +373,8 @@ class _SystemLowering(Emitter):
         if chain is not None:
             strided = chain.dim
         plan = None if self._blocks is None else self._blocks.plans[equation.name]
-        kernel = self._kernels.of(cell, equation.name, strided is not None, None if chain is None else carry, plan)
+        with equation.op.location:
+            kernel = self._kernels.of(cell, equation.name, strided is not None, None if chain is None else carry, plan)
         arguments = []
         for number, operand in enumerate(cell.operands):
             layout = kernel.layouts.get(number)

@@ -18,6 +18,8 @@ _LOW_PRECISION = 5e-2
 # How far gradients may be, in the root mean square, relative to theirs: where rounding takes a value past the bend of
 # a relu, single elements differ by all they have.
 _GRADIENT_TOLERANCE = {torch.float64: 1e-6, torch.float32: 5e-3}
+# How much further f32 may be where products round their factors to tf32 or bf16: torch.set_float32_matmul_precision.
+_ROUNDED_PRODUCTS = {"highest": 1.0, "high": 5.0, "medium": 20.0}
 # Gradients that are small beside the largest are the rest of sums that cancel: rounding errors.
 _SMALL = 1e-3
 
@@ -33,7 +35,7 @@ def compare_results(compiled: Compiled, parameters: Parameters, original: Origin
     for sizes in original.sizes:
         try:
             inputs = original.inputs(sizes)
-            with torch.no_grad():
+            with torch.no_grad(), _same_products():
                 expected = original.run(inputs)
         except Exception:  # noqa: BLE001 (whatever a program raises at a size that it does not take)
             continue
@@ -62,7 +64,7 @@ def compare_gradients(
         arguments = (*inputs, *parameters.tensors)
         sources = [arguments[i] for i in wanted]
         try:
-            with torch.inference_mode(False), torch.enable_grad(), _without_hooks(sources):
+            with torch.inference_mode(False), torch.enable_grad(), _without_hooks(sources), _same_products():
                 # Copies, because a model may write into its inputs.
                 results = original.run([t.clone() for t in inputs])
                 floating = [t for t in results if t.is_floating_point()]
@@ -96,7 +98,7 @@ def _difference(result: Tensor, reference: Tensor) -> str:
         return f"differs in {wrong} of {reference.numel()} values" if wrong else ""
     finite = reference[reference.isfinite()].abs()
     scale = max(1.0, float(finite.max())) if finite.numel() else 1.0
-    allowed = _TOLERANCE.get(reference.dtype, _LOW_PRECISION) * scale
+    allowed = _TOLERANCE.get(reference.dtype, _LOW_PRECISION) * _rounding(reference.dtype) * scale
     if torch.allclose(result, reference, rtol=0, atol=allowed, equal_nan=True):
         return ""
     error = (result - reference).abs().nan_to_num(torch.inf).max()
@@ -109,8 +111,24 @@ def _gradient_difference(gradient: Tensor, reference: Tensor, largest: float) ->
         return form
     known = reference.isfinite()
     error, size = _root_mean_square((gradient - reference)[known]), _size(reference)
-    allowed = _GRADIENT_TOLERANCE.get(reference.dtype, 2 * _LOW_PRECISION) * max(size, _SMALL * largest)
+    allowed = _GRADIENT_TOLERANCE.get(reference.dtype, 2 * _LOW_PRECISION) * _rounding(reference.dtype)
+    allowed *= max(size, _SMALL * largest)
     return "" if error <= allowed else f"is off by {error:.2g} (root mean square; its own is {size:.2g})"
+
+
+def _rounding(dtype: torch.dtype) -> float:
+    return _ROUNDED_PRODUCTS[torch.get_float32_matmul_precision()] if dtype is torch.float32 else 1.0
+
+
+@contextmanager
+def _same_products() -> Iterator[None]:
+    """cuDNN's layers round to tf32 as torch's other products do: on its own it would even where those are exact."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.get_float32_matmul_precision() != "highest"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def _other_form(tensor: Tensor, reference: Tensor) -> str:

@@ -23,17 +23,13 @@
 // CHECK: memref.load
 // CHECK: func.call @leave_grid(
 // CHECK: gpu.return
-// CHECK: func.func private @grid_barrier(
-// CHECK: llvm.atomicrmw add %{{.*}} syncscope("device") acq_rel
-// CHECK: llvm.load %{{.*}} atomic syncscope("device") acquire
+// CHECK-DAG: func.func private @grid_barrier(
+// CHECK-DAG: llvm.atomicrmw add %{{.*}} syncscope("device") acq_rel
 
 // WAVES: func.func @main
-// WAVES: gpu.launch_func @main_kernel{{(_0)?}}::@
-// WAVES-NOT: parc.cooperative
-// WAVES: gpu.launch_func @main_kernel{{(_0)?}}::@
-// WAVES-NOT: parc.cooperative
-// WAVES-NOT: gpu.launch_func
-// WAVES-NOT: grid_barrier
+// WAVES: gpu.launch_func @main_kernel{{(_0)?}}::@{{.*}} args({{[^)]*}}){{$}}
+// WAVES-NEXT: gpu.launch_func @main_kernel{{(_0)?}}::@{{.*}} args({{[^)]*}}){{$}}
+// WAVES-NEXT: return
 func.func @main(%tid: index {parc.kind = "thread"}, %nthreads: index {parc.kind = "threads"},
     %arena: memref<?xi8> {parc.kind = "arena"}, %x: memref<?xf32>, %y: memref<?xf32>, %n: index) {
   %c0 = arith.constant 0 : index
@@ -55,10 +51,14 @@ func.func @main(%tid: index {parc.kind = "thread"}, %nthreads: index {parc.kind 
 
 // Blocks that need not wait need not be there together.
 
-// CHECK: gpu.launch_func
-// CHECK-NOT: parc.cooperative
-// CHECK-NOT: func.call @grid_barrier
-// CHECK: gpu.return
+// WAVES: func.func @main
+// CHECK: func.func @main
+// CHECK: gpu.launch_func {{.*}} args({{[^)]*}}){{$}}
+// CHECK-NEXT: return
+// CHECK: scf.for
+// CHECK: memref.store
+// CHECK-NEXT: }
+// CHECK-NEXT: scf.for
 func.func @main(%tid: index {parc.kind = "thread"}, %nthreads: index {parc.kind = "threads"},
     %arena: memref<?xi8> {parc.kind = "arena"}, %x: memref<?xf32>, %y: memref<?xf32>, %n: index) {
   %c0 = arith.constant 0 : index
@@ -85,7 +85,6 @@ func.func @main(%tid: index {parc.kind = "thread"}, %nthreads: index {parc.kind 
 // CHECK-NEXT: gpu.barrier
 // CHECK-NEXT: func.call @work(%[[BLOCK]], %{{.*}})
 // CHECK-NEXT: func.call @grid_barrier(
-// CHECK: func.func private @work(
 
 // WAVES: func.func @main
 // WAVES: scf.for
@@ -129,10 +128,10 @@ func.func @main(%tid: index {parc.kind = "thread"}, %nthreads: index {parc.kind 
 // CHECK: memref.view %[[MEMORY]][%c512][] : {{.*}} to memref<8xf64, #gpu.address_space<workgroup>>
 // CHECK: func.call @arrive(%{{.*}}, %[[COUNT]])
 // CHECK: func.call @await(%{{.*}}, %[[COUNT]], %{{.*}}, %{{.*}})
-// CHECK: func.func private @arrive(
-// CHECK: llvm.store %{{.*}} atomic syncscope("device") release
-// CHECK: func.func private @await(
-// CHECK: llvm.load %{{.*}} atomic syncscope("device") acquire
+// CHECK-DAG: func.func private @arrive(
+// CHECK-DAG: llvm.store %{{.*}} atomic syncscope("device") release
+// CHECK-DAG: func.func private @await(
+// CHECK-DAG: llvm.load %{{.*}} atomic syncscope("device") acquire
 func.func @main(%tid: index {parc.kind = "thread"}, %nthreads: index {parc.kind = "threads"},
     %arena: memref<?xi8> {parc.kind = "arena"}, %x: memref<?xf32>) {
   "parc.team"() ({

@@ -18,11 +18,12 @@ CONTRIBUTING = (REPOSITORY / "CONTRIBUTING.md").read_text()
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("**/*.md")])
 
 
-def test_the_readmes_examples_run() -> None:
+def test_the_readmes_examples_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
     names: dict[str, object] = {}
-    use, training = _blocks(README, "python")
+    monkeypatch.chdir(tmp_path)
+    use, training, saving = _blocks(README, "python")
     exec(use, names)
     model, y = names["model"], names["y"]
     assert isinstance(model, torch.nn.LSTM)
@@ -32,6 +33,8 @@ def test_the_readmes_examples_run() -> None:
     loss = names["loss"]
     assert isinstance(loss, torch.Tensor)
     assert loss.item() < 0.05, "the twenty steps begin at 0.12 or so"
+    exec(saving, names)
+    assert (tmp_path / "model.parc").is_file()
 
 
 @pytest.mark.parametrize(

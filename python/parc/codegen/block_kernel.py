@@ -39,9 +39,12 @@ _LOADS = 8
 def emit_block_kernel(
     module: ir.Module, plan: BlockPlan, name: str, is_strided: bool = False, carry: Carry | None = None
 ) -> Kernel:
-    """Add the kernel of `plan.cell` to `module` as `@name`; with a stride or a carry as in `emit_kernel`."""
+    """Add the kernel of `plan.cell` to `module` as `@name`; with a stride or a carry as in `emit_kernel`.
+
+    Needs a current location, that of the equation: what is wrong in a kernel is reported there.
+    """
     cell, index_type = plan.cell, ir.IndexType.get()
-    with module.context, ir.Location.unknown(), ir.InsertionPoint(module.body):
+    with ir.InsertionPoint(module.body):
         types: list[ir.Type] = [index_type] * (5 if is_strided else 4)
         per_operand = 3 if is_strided else 2
         for number, operand in enumerate(cell.operands):
@@ -219,36 +222,53 @@ class _Products:
         """A block of rows of all left factors into the scratch memory, zeros behind the last row and column."""
         threads = self.plan.target.threads
         for left, place in self.plan.left_places.items():
-            count = rows * self.plan.left_length(left)
+            width = self.plan.copy_width(left)
+            count = rows * self.plan.left_length(left) // width
             # Several loads are on their way at once: each takes as long as a hundred additions.
             at_once = min(_LOADS, -(-count // threads))
             with loop(self.thread, constant(count), constant(threads * at_once)) as first:
                 numbers = [arith.addi(first, constant(i * threads)) for i in range(at_once)]
-                values = [self._left_factor(left, rows, start, size, number) for number in numbers]
+                values = [self._left_factor(left, width, rows, start, size, number) for number in numbers]
                 for i, (number, value) in enumerate(zip(numbers, values, strict=True)):
-                    target = arith.addi(constant(place * rows), number)
+                    target = arith.addi(constant(place * rows), arith.muli(number, constant(width)))
                     if i == 0 or count % (threads * at_once) == 0:
-                        memref.store(value, self.left, [target])
+                        self._put(value, target)
                         continue
                     inside = scf.IfOp(arith.cmpi(arith.CmpIPredicate.ult, number, constant(count)))
                     with ir.InsertionPoint(inside.then_block):
-                        memref.store(value, self.left, [target])
+                        self._put(value, target)
                         scf.YieldOp([])
 
-    def _left_factor(self, left: Left, rows: int, start: ir.Value, size: ir.Value, number: ir.Value) -> ir.Value:
-        """One element of a block of rows; behind the last row and column, where nothing is read, it is zero."""
-        length, core = self.plan.left_length(left), self.plan.core
-        row, k = delinearize(number, [constant(rows), constant(length)])
+    def _left_factor(
+        self, left: Left, width: int, rows: int, start: ir.Value, size: ir.Value, number: ir.Value
+    ) -> list[ir.Value]:
+        """So many elements of a block of rows; behind the last row and column, where nothing is read, they are zero."""
+        length, core, buffer = self.plan.left_length(left), self.plan.core, self.buffers[left.read]
+        row, k = delinearize(number, [constant(rows), constant(length // width)])
+        k = arith.muli(k, constant(width))
         is_there = arith.cmpi(arith.CmpIPredicate.ult, row, size)
         row, column = arith.minui(row, arith.subi(size, constant(1))), k
         if length != left.depth:
             is_there = arith.andi(is_there, arith.cmpi(arith.CmpIPredicate.ult, k, constant(left.depth)))
-            column = arith.minui(k, constant(left.depth - 1))
+            column = arith.minui(k, constant(left.depth - width))
         source = arith.addi(self.offsets[left.read], constant(left.column))
         source = _sum(source, arith.muli(arith.addi(start, row), constant(self.plan.row_stride(left.read))), column)
-        value = memref.load(self.buffers[left.read], [source])
-        value = value if core is None else core.round(value)
-        return arith.select(is_there, value, arith.constant(self.plan.factor, 0.0))
+        if width == 1:
+            values = [memref.load(buffer, [source])]
+        else:
+            type_ = ir.VectorType.get([width], self.cell.dtype)
+            loaded = vector.load(type_, buffer, [source], alignment=width * self.plan.sum_bytes)
+            values = [vector.extract(loaded, [], [i]) for i in range(width)]
+        zero = arith.constant(self.plan.factor, 0.0)
+        return [arith.select(is_there, v if core is None else core.round(v), zero) for v in values]
+
+    def _put(self, values: Sequence[ir.Value], place: ir.Value) -> None:
+        """Store elements of a left factor that follow each other."""
+        if len(values) == 1:
+            memref.store(values[0], self.left, [place])
+            return
+        together = vector.from_elements(ir.VectorType.get([len(values)], self.plan.factor), list(values))
+        vector.store(together, self.left, [place], alignment=len(values) * self.plan.factor_bytes)
 
     def _round(self, round_: Round, number: int, rows: int, unit: ir.Value) -> None:
         """The parts of one round's sums, for a tile of units and a block of rows."""

@@ -9,6 +9,7 @@ from torch_mlir import ir
 from parc.codegen import tensor_core
 from parc.codegen.block_target import WARP, BlockTarget
 from parc.codegen.cell import Cell, Contraction
+from parc.codegen.irtools import defining_op
 from parc.codegen.packing import Layout
 from parc.codegen.tensor_core import TensorCore
 
@@ -83,7 +84,7 @@ class BlockPlan:
     @property
     def key(self) -> tuple[object, ...]:
         """What kernels of equal cells differ in."""
-        return self.unit_tile, self.core, self.resident
+        return self.unit_tile, self.core, self.resident, tuple(map(self.copy_width, self.left_places))
 
     @property
     def sum_bytes(self) -> int:
@@ -107,6 +108,16 @@ class BlockPlan:
         # Eight rows of a fragment are in banks of their own where rows are 8 words (of 32) apart.
         words = -(-left.depth // self.core.depth) * self.core.depth * self.core.bytes // _WORD
         return (words + (8 - words) % _BANKS) * _WORD // self.core.bytes
+
+    def copy_width(self, left: Left) -> int:
+        """How many elements of a left factor are copied at once: a vector, where it surely is aligned in memory.
+
+        Unknowns are: they are in the arena, on cache lines. Inputs may start anywhere.
+        """
+        owner = defining_op(self.cell.operands[left.read].array)
+        is_unknown = owner is not None and owner.operation.name == "parc.unknown"
+        sizes = (left.depth, left.column, self.left_length(left), self.row_stride(left.read))
+        return VECTOR if is_unknown and all(size % VECTOR == 0 for size in sizes) else 1
 
     @cached_property
     def left_places(self) -> dict[Left, int]:

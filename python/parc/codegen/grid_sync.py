@@ -142,6 +142,6 @@ def emit(module: ir.Module) -> None:
     """Add the functions to a module."""
     template = Template("\n".join(_FUNCTIONS.values()).replace("$address", _ADDRESS))
     text = template.substitute(barriers=BARRIERS, leavers=LEAVERS, flags=FLAGS)
-    functions = ir.Module.parse(text, module.context)
-    for op in list(functions.body.operations):
+    functions = ir.Operation.parse(f"module {{ {text} }}", source_name="grid_sync", context=module.context)
+    for op in list(functions.regions[0].blocks[0].operations):
         module.body.append(op.operation.clone())
