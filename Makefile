@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := CMakeLists.txt pyproject.toml $(wildcard python/parc/runtime/native/*)
 
-.PHONY: help demo test lint lit pytest format bench build clean
+.PHONY: help demo test lint lit pytest gpu format bench build clean
 
 help: ## Print the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | awk -F'|' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -27,6 +27,11 @@ lit: build ## Run the tests of the dialect, the passes and the tools
 
 pytest: build ## Run the Python tests
 	$(BIN)/python -m pytest -q -n $(JOBS)
+
+gpu: build ## With a GPU: run the GPU's tests on it, then NVIDIA's compute-sanitizer
+	@$(BIN)/python test/gpu/sanitize.py --look
+	PARC_TEST_TARGET=cuda $(BIN)/python -m pytest -q test/python/test_gpu_programs.py test/python/test_gpu_precision.py
+	$(BIN)/python test/gpu/sanitize.py
 
 format: build ## Rewrite the sources in the project's style
 	$(BIN)/ruff check --fix-only .

@@ -73,7 +73,8 @@ class Rates:
         properties = torch.cuda.get_device_properties(device)
         return Rates(
             memory=memory,
-            cache=2 * (2**24 - 2**22) / (large - small),  # the difference leaves out what a launch takes
+            # The difference leaves out what a launch takes, half of the longer time at the most.
+            cache=2 * (2**24 - 2**22) / max(large - small, large / 2),
             products=products,
             barrier_seconds=_barrier_seconds(properties.multi_processor_count, device),
             on_chip=properties.multi_processor_count * (_REGISTER_BYTES + properties.shared_memory_per_multiprocessor),

@@ -112,9 +112,9 @@ class Row:
     def cells(self) -> list[str]:
         """The texts of the table's row."""
         peers = self.peers or {}
-        goal, share = "", ""
+        verdict, share = "", ""
         if self.goal is not None and self.reached is not None:
-            goal = f"{self.goal:g}x {'met' if self.reached >= self.goal else 'MISSED'}"
+            verdict = f"{self.goal:g}x {'met' if self.reached >= self.goal else 'MISSED'}"
         if self.least_ms is not None and self.parc_ms:
             share = f"{self.least_ms / self.parc_ms:.0%}"
         return [
@@ -127,7 +127,7 @@ class Row:
             *(f"{_ms(peers[name].ms)} {peers[name].ratio:.2f}x" if name in peers else "" for name in PEERS),
             "" if self.least_ms is None else f"{_ms(self.least_ms)} {self.least_by}",
             share,
-            goal,
+            verdict,
             f"{self.error:.0e}",
         ]
 
@@ -145,13 +145,9 @@ class Benchmark:
 
     def rows(self) -> Iterator[Row]:
         """Check and time every chosen stack; what fails of parc is noted in `failures`, and the others go on."""
-        for shape, name in _stacks(self.options):
+        for shape, name, with_compile in _stacks(self.options):
             progress(f"{name} at {shape}")
-            steps = min(self.options.torch_compile, shape.steps)
-            is_short = steps == shape.steps
-            yield from self._stack(shape, name, peers_of(name, with_compile=is_short))
-            if name not in LIBRARY_MODELS and steps and not is_short:
-                yield from self._stack(shape._replace(steps=steps), name, peers_of(name, with_compile=True))
+            yield from self._stack(shape, name, peers_of(name, with_compile=with_compile))
 
     def _stack(self, shape: Shape, name: str, peers: Sequence[str]) -> Iterator[Row]:
         model, x = _model_and_input(shape, name, self.device)
@@ -162,10 +158,12 @@ class Benchmark:
                 case = replace(case, precision=name_of_precision)
                 try:
                     with precision(case.precision), torch.set_grad_enabled(case.training):
-                        yield self._row(case, peers, expected)
-                except (ResultsDiffer, parc.ParcError, OSError) as error:
+                        row = self._row(case, peers, expected)
+                except (ResultsDiffer, parc.ParcError, OSError, ValueError) as error:
                     self.failures.append(f"{case}: {error}")
                     progress(self.failures[-1])
+                else:
+                    yield row
 
     def _row(self, case: Case, peers: Sequence[str], expected: Sequence[Tensor]) -> Row:
         calls: dict[str, Call] = {"parc": case.call(_parc(case, self.options))}
@@ -187,8 +185,8 @@ class Benchmark:
         times = time_in_turns(calls, self.rounds, self.device)
         if self.rates is not None:
             least, least_by = self.rates.least_seconds(case)
-            goal, against = _goal(case)
-            row = replace(row, least_ms=1e3 * least, least_by=least_by, goal=goal, against=against)
+            wanted, against = goal(case.name, case.shape.batch)
+            row = replace(row, least_ms=1e3 * least, least_by=least_by, goal=wanted, against=against)
         return replace(
             row,
             parc_ms=1e3 * times.device.median("parc"),
@@ -199,11 +197,7 @@ class Benchmark:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the benchmark; 1 when parc's results are wrong or it cannot run a stack, 2 when there is no GPU."""
-    options = _arguments().parse_args(words)
-    options.precision = options.precision or list(PRECISIONS)
-    options.what = ("inference",) if options.load or options.compile_only else options.what or ("inference", "training")
-    if options.target is None:
-        options.target = "cuda:sm_90" if options.compile_only else "cuda"
+    options = _options(words)
     torch.manual_seed(0)
     try:
         if options.compile_only:
@@ -230,7 +224,7 @@ def main(words: Sequence[str] | None = None) -> int:
     return 1 if benchmark.failures else 0
 
 
-def _arguments() -> argparse.ArgumentParser:
+def _options(words: Sequence[str] | None) -> argparse.Namespace:
     parser = arguments(__doc__, EXAMPLES, threads=False, rounds=9)
     repeat = "may be repeated"
     parser.add_argument(
@@ -242,7 +236,9 @@ def _arguments() -> argparse.ArgumentParser:
         "--pass", dest="what", action="append", choices=("inference", "training"), help="only this one of the two"
     )
     parser.add_argument("--peer", action="append", choices=PEERS, help=f"only this peer; {repeat}")
-    parser.add_argument("--target", help="of parc: cuda, cuda:sm_90 or the like, cuda-emulated (default cuda)")
+    parser.add_argument(
+        "--target", type=_target, help="of parc: cuda, cuda:sm_90 or the like, cuda-emulated (default cuda)"
+    )
     parser.add_argument("--blocks", type=int, help="of parc's grids (default: one to a multiprocessor)")
     parser.add_argument("--strategy", default="auto", help="parc's schedule (default auto)")
     parser.add_argument(
@@ -257,12 +253,33 @@ def _arguments() -> argparse.ArgumentParser:
     only.add_argument("--self-check", action="store_true", help="check all results, time nothing")
     only.add_argument("--compile-only", type=Path, metavar="DIR", help="write parc's inference programs there instead")
     parser.add_argument("--load", type=Path, metavar="DIR", help="run the programs that are there, and compile nothing")
-    return parser
+    options = parser.parse_args(words)
+    if options.load and options.compile_only:
+        parser.error("--load runs programs that --compile-only has written before: give one of them")
+    options.precision = options.precision or list(PRECISIONS)
+    saved = options.load or options.compile_only
+    options.what = ("inference",) if saved else options.what or ("inference", "training")
+    if options.target is None:
+        options.target = "cuda:sm_90" if options.compile_only else "cuda"
+    return options
 
 
-def _stacks(options: argparse.Namespace) -> Iterator[tuple[Shape, str]]:
-    """The chosen shapes with the names of the chosen stacks."""
-    return product(options.shape or (QUICK_SHAPES if options.quick else SHAPES), options.model or MODELS)
+def _target(text: str) -> str:
+    if text in ("cuda", EMULATED) or text.startswith("cuda:sm_"):
+        return text
+    raise argparse.ArgumentTypeError(f"a target is cuda, cuda:sm_90 or the like, or {EMULATED}, not '{text}'")
+
+
+def _stacks(options: argparse.Namespace) -> Iterator[tuple[Shape, str, bool]]:
+    """The chosen shapes with the names of the chosen stacks, and whether torch.compile is among the peers of loops.
+
+    Loops of more steps than it is to unroll come without it first, and then cut to so many.
+    """
+    for shape, name in product(options.shape or (QUICK_SHAPES if options.quick else SHAPES), options.model or MODELS):
+        steps = min(options.torch_compile, shape.steps)
+        yield shape, name, steps == shape.steps
+        if name not in LIBRARY_MODELS and 0 < steps < shape.steps:
+            yield shape._replace(steps=steps), name, True
 
 
 def _model_and_input(shape: Shape, name: str, device: torch.device) -> tuple[nn.Module, Tensor]:
@@ -284,10 +301,9 @@ def _parc(case: Case, options: argparse.Namespace) -> Program:
 def _save_programs(options: argparse.Namespace) -> int:
     """Write the program of each stack, with zeros for weights, which `--load` sets and which compress well."""
     options.compile_only.mkdir(parents=True, exist_ok=True)
-    emulated = options.target == EMULATED or not torch.cuda.is_available()
-    device = torch.device("cpu" if emulated else "cuda")
+    device = torch.device("cuda" if _runs_here(options.target) else "cpu")
     failed = False
-    for (shape, name), name_of_precision in product(_stacks(options), options.precision):
+    for (shape, name, _), name_of_precision in product(_stacks(options), options.precision):
         path = _file(options.compile_only, shape, name, name_of_precision)
         model, x = _model_and_input(shape, name, device)
         try:
@@ -298,7 +314,7 @@ def _save_programs(options: argparse.Namespace) -> int:
                 for parameter in model.parameters():
                     parameter.zero_()
             compiled.save(path)
-        except parc.ParcError as error:
+        except (parc.ParcError, ValueError) as error:
             failed = True
             progress(f"{path.stem}: {error}")
         else:
@@ -306,17 +322,25 @@ def _save_programs(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def _runs_here(target: str) -> bool:
+    """Whether programs for a target run on the GPU of this machine, whose tensors they are then compiled with."""
+    if target == EMULATED or not torch.cuda.is_available():
+        return False
+    major, minor = torch.cuda.get_device_capability()
+    return target.removesuffix("a") in ("cuda", f"cuda:sm_{major}{minor}")
+
+
 def _file(folder: Path, shape: Shape, name: str, name_of_precision: str) -> Path:
     return folder / f"{name}-{'x'.join(map(str, shape))}-{name_of_precision}.parc"
 
 
-def _goal(case: Case) -> tuple[float | None, Sequence[str]]:
+def goal(model: str, batch: int) -> tuple[float | None, Sequence[str]]:
     """How many times faster than the fastest of which peers parc is meant to be."""
-    if case.name not in LIBRARY_MODELS:
+    if model not in LIBRARY_MODELS:
         return CUSTOM_GOAL, (EAGER, COMPILED, REPLAYED)
-    if case.shape.batch > SMALL_BATCH:
+    if batch > SMALL_BATCH:
         return 1.0, (LIBRARY,)
-    return (2.0, (LIBRARY,)) if case.name == "LSTM" else (None, ())
+    return (2.0, (LIBRARY,)) if model == "LSTM" else (None, ())
 
 
 def _peer_time(name: str, times: Times, error: float) -> PeerTime:

@@ -17,6 +17,8 @@ from parc.dialect import BarrierOp
 from parc.errors import CompileError
 from parc.passbase import Pass
 
+# What is constant is to be so in kernels, too.
+OUTLINE = "canonicalize,cse,gpu-launch-sink-index-computations,gpu-kernel-outlining,symbol-dce"
 COOPERATIVE = "parc.cooperative"
 """The attribute of a launch whose blocks must all be there at once."""
 
@@ -61,9 +63,9 @@ class DistributeGrid(Pass):
                 if target.is_persistent:
                     _launch_once(function, target)
                 else:
-                    Launches(function, target).emit()
+                    Launches(function, target).emit_each()
             grid_sync.emit(module)
-            run_pipeline(module, "gpu-kernel-outlining,symbol-dce", self.name)
+            run_pipeline(module, OUTLINE, self.name)
             kernels = {_symbol(op): op for op in walk(module.operation, "gpu.module")}
             _describe(module, target)
             for launch in walk(module.operation, "gpu.launch_func"):
@@ -83,13 +85,9 @@ def _distribute(function: func.FuncOp, target: BlockTarget) -> None:
 
 def _launch_once(function: func.FuncOp, target: BlockTarget) -> None:
     """Put a function's body into one launch, in which blocks wait for each other."""
-    body = list(function.entry_block.operations)[:-1]
     (arena,) = arguments_of_kind(function, "arena")
     waits = walk(function, "parc.barrier", "parc.arrive", "parc.await")
-    with ir.InsertionPoint.at_block_begin(function.entry_block):
-        block = Launches(function, target).open()
-    for op in body:
-        op.operation.move_before(terminator(block))
+    block = Launches(function, target).emit_one()
     if not waits:
         return
     i32 = ir.IntegerType.get_signless(32)

@@ -14,7 +14,7 @@ root = Path(__file__).resolve().parent.parent
 config.name = "parc"
 config.test_format = lit.formats.ShTest(execute_external=False)
 config.suffixes = [".cpp", ".mlir", ".py", ".test"]
-config.excludes = ["Inputs", "conftest.py", "lit.cfg.py", "python"]
+config.excludes = ["Inputs", "conftest.py", "lit.cfg.py", "python", "sanitize.py"]
 config.test_source_root = str(root / "test")
 
 # The tools of this tree, with the Python (and its filecheck) that runs lit.

@@ -15,7 +15,7 @@
 // CHECK-SAME: kernel
 // CHECK: %[[BLOCK:.*]] = gpu.block_id x
 // CHECK: %[[THREAD:.*]] = gpu.thread_id x
-// CHECK: arith.muli %[[BLOCK]], %c256
+// CHECK: arith.muli %[[BLOCK]], %{{.*}} : index
 // CHECK: scf.for
 // CHECK: memref.store
 // CHECK: func.call @grid_barrier(
@@ -124,8 +124,8 @@ func.func @main(%tid: index {parc.kind = "thread"}, %nthreads: index {parc.kind 
 // CHECK: gpu.func @main_kernel(
 // CHECK-DAG: %[[COUNT:.*]] = memref.alloca() : memref<1xi32>
 // CHECK-DAG: %[[MEMORY:.*]] = gpu.dynamic_shared_memory : memref<?xi8, #gpu.address_space<workgroup>>
-// CHECK: memref.view %[[MEMORY]][%c0][] : {{.*}} to memref<100xf32, #gpu.address_space<workgroup>>
-// CHECK: memref.view %[[MEMORY]][%c512][] : {{.*}} to memref<8xf64, #gpu.address_space<workgroup>>
+// CHECK: memref.view %[[MEMORY]][%{{.*}}][] : {{.*}} to memref<100xf32, #gpu.address_space<workgroup>>
+// CHECK: memref.view %[[MEMORY]][%{{.*}}][] : {{.*}} to memref<8xf64, #gpu.address_space<workgroup>>
 // CHECK: func.call @arrive(%{{.*}}, %[[COUNT]])
 // CHECK: func.call @await(%{{.*}}, %[[COUNT]], %{{.*}}, %{{.*}})
 // CHECK-DAG: func.func private @arrive(
@@ -149,6 +149,37 @@ func.func @main(%tid: index {parc.kind = "thread"}, %nthreads: index {parc.kind 
     }
     "parc.arrive"() : () -> ()
     "parc.await"(%members, %both) : (index, i64) -> ()
+  }) : () -> ()
+  return
+}
+
+// -----
+
+// A member's part of the arena is that of the block.
+
+// WAVES: func.func @main
+// CHECK: func.func @main
+// CHECK: gpu.func @main_kernel(
+// CHECK: %[[BLOCK:.*]] = gpu.block_id x
+// CHECK: %[[START:.*]] = arith.muli %[[BLOCK]], %{{.*}} : index
+// CHECK: memref.view %{{.*}}[%[[START]]][] : memref<?xi8> to memref<8xf32>
+// WAVES: %[[BLOCK:.*]] = gpu.block_id x
+// WAVES: %[[START:.*]] = arith.muli %[[BLOCK]], %{{.*}} : index
+// WAVES: memref.view %{{.*}}[%[[START]]][] : memref<?xi8> to memref<8xf32>
+func.func @main(%tid: index {parc.kind = "thread"}, %nthreads: index {parc.kind = "threads"},
+    %arena: memref<?xi8> {parc.kind = "arena"}) {
+  %bytes = arith.constant 32 : index
+  %start = arith.muli %tid, %bytes : index
+  %a = memref.view %arena[%start][] : memref<?xi8> to memref<8xf32>
+  "parc.team"() ({
+  ^bb0(%me: index, %members: index):
+    %c0 = arith.constant 0 : index
+    %c1 = arith.constant 1 : index
+    %c8 = arith.constant 8 : index
+    %one = arith.constant 1.0 : f32
+    scf.parallel (%i) = (%c0) to (%c8) step (%c1) {
+      memref.store %one, %a[%i] : memref<8xf32>
+    }
   }) : () -> ()
   return
 }

@@ -57,7 +57,8 @@ def moved(inputs: Sequence[object], dtype: torch.dtype | None = None) -> list[ob
     def move(value: object) -> object:
         if not isinstance(value, Tensor):
             return value
-        return value.detach().to(DEVICE, dtype if value.is_floating_point() else None)
+        given = value.detach().to(DEVICE, dtype if value.is_floating_point() else None)
+        return given.requires_grad_(value.requires_grad)
 
     return pytree.tree_map(move, list(inputs))
 

@@ -1,4 +1,4 @@
-"""Launches of kernels: a function's code for the threads of a grid, cut at its barriers.
+"""Launches of kernels: a function's code for the threads of a grid in one launch, or cut at its barriers.
 
 What a launch has to do ends where blocks wait for each other. The loops and conditions around barriers stay with the
 host, and so does the arithmetic that they need; what depends on the block or thread is computed again in each launch.
@@ -35,7 +35,26 @@ class Launches:
         views = [v for v in walk(function, "memref.view") if _is_shared(v)]
         self._shared = max((shared_end(v) for v in views), default=0)
 
-    def open(self) -> ir.Block:
+    def emit_one(self) -> ir.Block:
+        """Make one launch of all; returns its block.
+
+        What the host can compute, it does: a kernel's arguments are constants to it, which take no registers.
+        """
+        body = list(self._function.entry_block.operations)
+        inside: list[ir.OpView] = []
+        values: set[ir.Value] = set()
+        for op in body[:-1]:
+            if op.operation.name in _LOCAL or not _is_pure(op) or any(v in values for v in op.operation.operands):
+                inside.append(op)
+                values.update(op.operation.results)
+        with ir.InsertionPoint(body[-1]):
+            block = self._open()
+        end = block.operations[len(block.operations) - 1]
+        for op in inside:
+            op.operation.move_before(end.operation)
+        return block
+
+    def _open(self) -> ir.Block:
         """An empty launch at the insertion point; its block."""
         one, size = index(1), arith.constant(ir.IntegerType.get_signless(32), self._shared)
         threads = index(self._target.threads)
@@ -45,8 +64,8 @@ class Launches:
             gpu.TerminatorOp()
         return block
 
-    def emit(self) -> None:
-        """Cut the function at its barriers."""
+    def emit_each(self) -> None:
+        """Cut the function at its barriers, and launch each part."""
         for grid in walk(self._function, "gpu.grid_dim"):
             grid.operation.results[0].replace_all_uses_with(self._blocks)
             grid.operation.erase()
@@ -84,7 +103,7 @@ class Launches:
         if not segment:
             return
         with ir.InsertionPoint(segment[-1]):
-            block = self.open()
+            block = self._open()
         end = block.operations[len(block.operations) - 1]
         copies: dict[ir.Value, ir.Value] = {}
         own = {result for op in segment for result in op.operation.results}

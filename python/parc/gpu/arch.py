@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from parc.errors import UsageError
 
 _KB = 1024
+_SMALL_ARGUMENTS = 4352
+MOST_ARGUMENTS = 32764
+"""Bytes of a kernel's arguments, with PTX 8.1 and a driver that reads it (CUDA 12.1)."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,10 @@ class Arch:
     shared_per_block: int
     threads_per_sm: int
     registers_per_sm: int = 65536
+
+    def ptx_for(self, argument_bytes: int) -> str:
+        """The version of PTX for kernels that take so many bytes of arguments: since 8.1 they can be more than 4352."""
+        return max(self.ptx, "ptx81") if argument_bytes > _SMALL_ARGUMENTS else self.ptx
 
 
 ARCHITECTURES: dict[str, Arch] = {

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch_mlir import ir
 
 from parc.gpu.arch import Arch, find_arch
-from parc.gpu.nvvm import kernel_blocks, lower_to_llvm_ir
+from parc.gpu.nvvm import argument_bytes, kernel_blocks, lower_to_llvm_ir
 from parc.gpu.ptx import llvm_to_ptx
 from parc.gpu.ptxas import Resources, assemble
 from parc.gpu.toolkit import find_ptxas
@@ -43,7 +43,7 @@ def compile_device(module: ir.Module, arch: Arch | str, *, cubin: bool | None = 
     """
     target = find_arch(arch) if isinstance(arch, str) else arch
     blocks = kernel_blocks(module)
-    ptx = llvm_to_ptx(lower_to_llvm_ir(module), target)
+    ptx = llvm_to_ptx(lower_to_llvm_ir(module), target, target.ptx_for(argument_bytes(module)))
     if cubin is None:
         cubin = find_ptxas() is not None
     code, resources = assemble(ptx, target) if cubin else (None, {})

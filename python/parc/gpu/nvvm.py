@@ -8,6 +8,7 @@ from torch_mlir.dialects import gpu, llvm
 
 from parc.codegen.irtools import constant_int, copy_module, run_pipeline, walk
 from parc.errors import CompileError
+from parc.gpu.arch import MOST_ARGUMENTS
 from parc.gpu.global_buffers import mark_global_buffers
 
 # bfloat16 and half stay what they are: NVPTX knows which of their operations a target has.
@@ -46,6 +47,23 @@ def device_modules(module: ir.Module) -> list[gpu.GPUModuleOp]:
     if not found:
         raise CompileError("there is no gpu.module to make device code from", module.operation.location)
     return found
+
+
+def argument_bytes(module: ir.Module) -> int:
+    """The bytes of the arguments of the kernel that takes most; CompileError for more than any launch takes."""
+    most = 0
+    for container in device_modules(module):
+        for function in walk(container, "gpu.func"):
+            arguments = function.regions[0].blocks[0].arguments
+            size = sum(8 * (3 + 2 * a.type.rank if isinstance(a.type, ir.MemRefType) else 1) for a in arguments)
+            if size > MOST_ARGUMENTS:
+                raise CompileError(
+                    f"a kernel takes {size} bytes of arguments ({len(arguments)} buffers and sizes), and a launch has "
+                    f"{MOST_ARGUMENTS} at most: stack parameters of equal shape, or compile parts of the model",
+                    function.location,
+                )
+            most = max(most, size)
+    return most
 
 
 def kernel_blocks(module: ir.Module) -> dict[str, int]:

@@ -24,15 +24,18 @@ _DRIVERS = frozenset({"__assertfail", "vprintf"})
 _INLINED_INSTRUCTIONS = 2_000
 
 
-def llvm_to_ptx(texts: Sequence[str], arch: Arch) -> str:
+def llvm_to_ptx(texts: Sequence[str], arch: Arch, version: str = "") -> str:
     """PTX of modules of LLVM IR that are loaded together; of their functions, only kernels are not internal.
 
+    `version` is that of the PTX, as LLVM names it, where it is not the architecture's usual one.
     CompileError where llvmlite is not installed, for IR that LLVM refuses, and for a call of what a GPU does not have.
     """
     llvm = _llvm()
     try:
         modules = [llvm.parse_assembly(with_old_literals(text)) for text in texts]
-        machine = llvm.Target.from_triple(_TRIPLE).create_target_machine(cpu=arch.name, features=f"+{arch.ptx}", opt=3)
+        machine = llvm.Target.from_triple(_TRIPLE).create_target_machine(
+            cpu=arch.name, features=f"+{version or arch.ptx}", opt=3
+        )
         for part in modules:
             part.triple, part.data_layout = _TRIPLE, str(machine.target_data)
         program = modules[0]
