@@ -18,8 +18,8 @@ _LOW_PRECISION = 5e-2
 # How far gradients may be, in the root mean square, relative to theirs: where rounding takes a value past the bend of
 # a relu, single elements differ by all they have.
 _GRADIENT_TOLERANCE = {torch.float64: 1e-6, torch.float32: 5e-3}
-# How much further f32 may be where products round their factors to tf32 or bf16: torch.set_float32_matmul_precision.
-_ROUNDED_PRODUCTS = {"highest": 1.0, "high": 5.0, "medium": 20.0}
+# How much further f32 may be where a program's products round their factors to these (`codegen/block_target.py`).
+_ROUNDED_PRODUCTS = {"f32": 1.0, "tf32": 5.0, "f16": 5.0, "bf16": 20.0}
 # Gradients that are small beside the largest are the rest of sums that cancel: rounding errors.
 _SMALL = 1e-3
 
@@ -27,15 +27,16 @@ Differentiate = Callable[[Sequence[Tensor], Snapshot, Sequence[Tensor]], Sequenc
 """Inputs, parameters and the cotangents of the floating-point results -> gradients."""
 
 
-def compare_results(compiled: Compiled, parameters: Parameters, original: Original) -> None:
+def compare_results(compiled: Compiled, parameters: Parameters, original: Original, precision: str = "f32") -> None:
     """Run both programs at sizes that were not traced; CompileError when their results differ.
 
     Sizes that the original does not take are left out, as are values that the program gives behind the results.
+    `precision` is what the compiled program rounds factors of f32 to; the original does not round them.
     """
     for sizes in original.sizes:
         try:
             inputs = original.inputs(sizes)
-            with torch.no_grad(), _same_products():
+            with torch.no_grad(), _exact_products():
                 expected = original.run(inputs)
         except Exception:  # noqa: BLE001 (whatever a program raises at a size that it does not take)
             continue
@@ -45,7 +46,7 @@ def compare_results(compiled: Compiled, parameters: Parameters, original: Origin
         except CallError as e:
             raise CompileError(f"the model runs at {where} but the compiled program does not: {e}") from e
         for i, (result, reference) in enumerate(zip(results[: len(expected)], expected, strict=True)):
-            if difference := _difference(result, reference):
+            if difference := _difference(result, reference, precision):
                 raise CompileError(
                     f"the compiled program does not compute what the model does: at {where}, result {i} {difference}; "
                     "the model does something else at some sizes, or this is a bug in parc"
@@ -53,18 +54,23 @@ def compare_results(compiled: Compiled, parameters: Parameters, original: Origin
 
 
 def compare_gradients(
-    differentiate: Differentiate, wanted: Mapping[int, str], parameters: Snapshot, original: Original
+    differentiate: Differentiate,
+    wanted: Mapping[int, str],
+    parameters: Snapshot,
+    original: Original,
+    precision: str = "f32",
 ) -> None:
     """Differentiate both programs by the `wanted` arguments (number -> name), with random cotangents.
 
     CompileError when a gradient differs.  Sizes at which the original cannot be differentiated are left out.
+    `precision` as for `compare_results`.
     """
     for sizes in original.sizes:
         inputs = [t.requires_grad_(i in wanted) for i, t in enumerate(original.inputs(sizes))]
         arguments = (*inputs, *parameters.tensors)
         sources = [arguments[i] for i in wanted]
         try:
-            with torch.inference_mode(False), torch.enable_grad(), _without_hooks(sources), _same_products():
+            with torch.inference_mode(False), torch.enable_grad(), _without_hooks(sources), _exact_products():
                 # Copies, because a model may write into its inputs.
                 results = original.run([t.clone() for t in inputs])
                 floating = [t for t in results if t.is_floating_point()]
@@ -78,7 +84,7 @@ def compare_gradients(
         references = [torch.zeros_like(s) if e is None else e for s, e in zip(sources, expected, strict=True)]
         largest = max(map(_size, references))
         for name, gradient, reference in zip(wanted.values(), gradients, references, strict=True):
-            if difference := _gradient_difference(gradient, reference, largest):
+            if difference := _gradient_difference(gradient, reference, largest, precision):
                 raise CompileError(
                     f"the compiled program does not differentiate as the model does: at {_where(sizes)}, the gradient "
                     f"of '{name}' {difference}; the model does something else at some sizes, or this is a bug in parc"
@@ -89,7 +95,7 @@ def _where(sizes: Mapping[str, int]) -> str:
     return ", ".join(f"{name}={value}" for name, value in sizes.items()) or "the sizes of the example"
 
 
-def _difference(result: Tensor, reference: Tensor) -> str:
+def _difference(result: Tensor, reference: Tensor, precision: str) -> str:
     """What differs, in words; an empty string when the tensors agree."""
     if form := _other_form(result, reference):
         return form
@@ -98,37 +104,39 @@ def _difference(result: Tensor, reference: Tensor) -> str:
         return f"differs in {wrong} of {reference.numel()} values" if wrong else ""
     finite = reference[reference.isfinite()].abs()
     scale = max(1.0, float(finite.max())) if finite.numel() else 1.0
-    allowed = _TOLERANCE.get(reference.dtype, _LOW_PRECISION) * _rounding(reference.dtype) * scale
+    allowed = _TOLERANCE.get(reference.dtype, _LOW_PRECISION) * _rounding(reference.dtype, precision) * scale
     if torch.allclose(result, reference, rtol=0, atol=allowed, equal_nan=True):
         return ""
     error = (result - reference).abs().nan_to_num(torch.inf).max()
     return f"is off by {float(error):.2g} (values up to {scale:.2g})"
 
 
-def _gradient_difference(gradient: Tensor, reference: Tensor, largest: float) -> str:
+def _gradient_difference(gradient: Tensor, reference: Tensor, largest: float, precision: str) -> str:
     """What differs, in words; an empty string when the tensors agree, or where the reference is infinite or NaN."""
     if form := _other_form(gradient, reference):
         return form
     known = reference.isfinite()
     error, size = _root_mean_square((gradient - reference)[known]), _size(reference)
-    allowed = _GRADIENT_TOLERANCE.get(reference.dtype, 2 * _LOW_PRECISION) * _rounding(reference.dtype)
+    allowed = _GRADIENT_TOLERANCE.get(reference.dtype, 2 * _LOW_PRECISION) * _rounding(reference.dtype, precision)
     allowed *= max(size, _SMALL * largest)
     return "" if error <= allowed else f"is off by {error:.2g} (root mean square; its own is {size:.2g})"
 
 
-def _rounding(dtype: torch.dtype) -> float:
-    return _ROUNDED_PRODUCTS[torch.get_float32_matmul_precision()] if dtype is torch.float32 else 1.0
+def _rounding(dtype: torch.dtype, precision: str) -> float:
+    return _ROUNDED_PRODUCTS[precision] if dtype is torch.float32 else 1.0
 
 
 @contextmanager
-def _same_products() -> Iterator[None]:
-    """cuDNN's layers round to tf32 as torch's other products do: on its own it would even where those are exact."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.get_float32_matmul_precision() != "highest"
+def _exact_products() -> Iterator[None]:
+    """torch's products do not round factors of f32, not even cuDNN's, which do unless they are told."""
+    before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        torch.backends.cudnn.allow_tf32 = before[0]
+        torch.set_float32_matmul_precision(before[1])
 
 
 def _other_form(tensor: Tensor, reference: Tensor) -> str:

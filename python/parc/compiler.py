@@ -91,8 +91,13 @@ class Compiler:
 
     @property
     def original(self) -> Original | None:
-        """What compiled programs are compared with."""
-        return self._imported.original
+        """What compiled programs are compared with, where they run here."""
+        return self._imported.original if self._backend.runs else None
+
+    @property
+    def precision(self) -> str:
+        """What products of f32 round their factors to; "f32" is exact."""
+        return self._backend.precision
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -121,9 +126,9 @@ class Compiler:
         types = program.run.signature.parameters
         _check_names(types, tensors)
         parameters = Parameters(types, tensors, self._imported.owner, program.run.device)
-        if self.original is not None and self._backend.runs:
+        if self.original is not None:
             self._progress("comparing with the original")
-            compare_results(program.run, parameters, self.original)
+            compare_results(program.run, parameters, self.original, self.precision)
         return program, parameters
 
     def sensitivities(self) -> list[Sources]:

@@ -176,11 +176,12 @@ class Training:
 
     def _compare(self, step: "Step | ChunkedStep") -> None:
         """CompileError when the gradients are not those of the original."""
-        if self._compiler.original is not None:
+        original, precision = self._compiler.original, self._compiler.precision
+        if original is not None:
             names = {i: self._arguments[i].name for i in step.wanted}
             if isinstance(step, Step):
-                compare_results(step.forward.run, self._parameters, self._compiler.original)
-            compare_gradients(step.differentiate, names, self._parameters.current(), self._compiler.original)
+                compare_results(step.forward.run, self._parameters, original, precision)
+            compare_gradients(step.differentiate, names, self._parameters.current(), original, precision)
 
     def run(self, call: "_Call", tensors: Sequence[Tensor]) -> list[Tensor]:
         """The results alone."""
