@@ -4,16 +4,16 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 from torch_mlir import ir
 from torch_mlir.dialects import func
 
+from parc.backends import Backend, find_backend
 from parc.codegen.block_target import PERSISTENT, WAVES
 from parc.codegen.irtools import argument_kind, copy_module, find_function, walk
 from parc.comparison import compare_results
-from parc.backends import Backend, find_backend
 from parc.compiled import Compiled
 from parc.errors import CompileError
 from parc.importers import Imported
@@ -39,7 +39,7 @@ class Options:
 
     strategy: str = "auto"
     threads: int = 0
-    target: Target = Target()
+    target: Target = field(default_factory=Target)
     launches: str = "once"
     """Of a GPU's program: "once" or "waves"."""
 

@@ -27,4 +27,5 @@ class Planned:
             sum(t.bytes(symbols) for t in group) for group in (ours.inputs, ours.results, ours.parameters)
         )
         places = self.facts.arena.places(symbols, self.members)
-        return Memory(inputs, results, parameters, self.facts.prepared_bytes, self.arena_bytes(symbols), places, block=self.facts.block)
+        prepared, arena = self.facts.prepared_bytes, self.arena_bytes(symbols)
+        return Memory(inputs, results, parameters, prepared, arena, places, block=self.facts.block)

@@ -228,10 +228,14 @@ class _Products:
             at_once = min(_LOADS, -(-count // threads))
             with loop(self.thread, constant(count), constant(threads * at_once)) as first:
                 numbers = [arith.addi(first, constant(i * threads)) for i in range(at_once)]
-                values = [self._left_factor(left, width, rows, start, size, number) for number in numbers]
+                is_even = count % (threads * at_once) == 0
+                # What is loaded is there, also for those that have nothing to store.
+                last = constant(count - 1)
+                loaded = numbers if is_even else [first, *(arith.minui(n, last) for n in numbers[1:])]
+                values = [self._left_factor(left, width, rows, start, size, number) for number in loaded]
                 for i, (number, value) in enumerate(zip(numbers, values, strict=True)):
                     target = arith.addi(constant(place * rows), arith.muli(number, constant(width)))
-                    if i == 0 or count % (threads * at_once) == 0:
+                    if i == 0 or is_even:
                         self._put(value, target)
                         continue
                     inside = scf.IfOp(arith.cmpi(arith.CmpIPredicate.ult, number, constant(count)))
