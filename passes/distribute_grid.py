@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from torch_mlir import ir
 from torch_mlir.dialects import arith, func, gpu, memref
 
-from parc.codegen import grid_sync
-from parc.codegen.block_target import PERSISTENT, BlockTarget, find_target
+from parc.codegen.blocks import sync
+from parc.codegen.blocks.launches import Launches
+from parc.codegen.blocks.shared import place_shared_buffers
+from parc.codegen.blocks.target import PERSISTENT, BlockTarget, find_target
 from parc.codegen.distribution import Distributor, Runners
 from parc.codegen.irtools import arguments_of_kind, constant_int, entry_functions, run_pipeline, terminator, walk
-from parc.codegen.launches import Launches
 from parc.codegen.loops import index
-from parc.codegen.shared_buffers import place_shared_buffers
 from parc.dialect import BarrierOp
 from parc.errors import CompileError
 from parc.passbase import Pass
@@ -31,8 +31,8 @@ class DistributeGrid(Pass):
     thread of the grid takes every so-manyth iteration.
 
     There is one launch of each function (it is `parc.cooperative`): barriers of a team are barriers of the grid, whose
-    blocks are all there at once and count in the arena's header (`codegen/grid_sync.py`). With `form=waves` what is
-    between two barriers is a launch of its own, and the loops around them are the host's (`codegen/launches.py`).
+    blocks are all there at once and count in the arena's header (`codegen/blocks/sync.py`). With `form=waves` what is
+    between two barriers is a launch of its own, and the loops around them are the host's (`blocks/launches.py`).
     Upstream's `gpu-kernel-outlining` then moves the kernels to modules of their own.
 
         scf.parallel (%i, %j) = (0, 0) to (%n, 8) {      gpu.launch_func @main_kernel::@main_kernel blocks in (...) ...
@@ -64,7 +64,7 @@ class DistributeGrid(Pass):
                     _launch_once(function, target)
                 else:
                     Launches(function, target).emit_each()
-            grid_sync.emit(module)
+            sync.emit(module)
             run_pipeline(module, OUTLINE, self.name)
             kernels = {_symbol(op): op for op in walk(module.operation, "gpu.module")}
             _describe(module, target)
@@ -97,14 +97,14 @@ def _launch_once(function: func.FuncOp, target: BlockTarget) -> None:
     for wait in waits:
         with ir.InsertionPoint(wait):
             if wait.operation.name == "parc.barrier":
-                _call(grid_sync.GRID_BARRIER, arena)
+                _call(sync.GRID_BARRIER, arena)
             elif wait.operation.name == "parc.arrive":
-                _call(grid_sync.ARRIVE, arena, count)
+                _call(sync.ARRIVE, arena, count)
             else:
-                _call(grid_sync.AWAIT, arena, count, *wait.operation.operands)
+                _call(sync.AWAIT, arena, count, *wait.operation.operands)
         wait.operation.erase()
     with ir.InsertionPoint(terminator(block)):
-        _call(grid_sync.LEAVE, arena)
+        _call(sync.LEAVE, arena)
 
 
 def _call(function: str, *operands: ir.Value) -> None:
@@ -127,7 +127,7 @@ def _finish(launch: ir.OpView, module: ir.OpView) -> None:
     (kernel,) = walk(module, "gpu.func")
     kernel.attributes["sym_name"] = ir.StringAttr.get(name)
     launch.operation.attributes["kernel"] = ir.SymbolRefAttr.get([name, name])
-    functions = {grid_sync.GRID_BARRIER, grid_sync.AWAIT}
+    functions = {sync.GRID_BARRIER, sync.AWAIT}
     if any(ir.FlatSymbolRefAttr(c.attributes["callee"]).value in functions for c in walk(module, "func.call")):
         launch.operation.attributes[COOPERATIVE] = ir.UnitAttr.get()
 

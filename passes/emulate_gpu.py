@@ -6,8 +6,8 @@ from torch_mlir import ir
 from torch_mlir.dialects import func, memref
 from torch_mlir.dialects import llvm as llvm_dialect
 
-from parc.codegen.emulated_code import EmulatedCode, Program
-from parc.codegen.emulated_ops import emulate
+from parc.codegen.blocks.emulated_code import EmulatedCode, Program
+from parc.codegen.blocks.emulated_ops import emulate
 from parc.codegen.irtools import walk
 from parc.errors import CompileError
 from parc.passbase import Pass

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from torch_mlir import ir
 
-from parc.codegen.block_contraction import emit_block_contraction
-from parc.codegen.block_target import find_target
+from parc.codegen.blocks.contraction import emit_block_contraction
+from parc.codegen.blocks.target import find_target
 from parc.codegen.column_sums import ColumnSums, find_column_sums
 from parc.codegen.contraction import find_contraction
 from parc.codegen.irtools import is_inside, run_pipeline, walk

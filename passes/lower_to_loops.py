@@ -8,10 +8,10 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, bufferization, func, gpu, memref, scf
 
 from parc.codegen.arrays import Array, indices, modulus, move_known_arrays_out
-from parc.codegen.block_kernel import emit_block_kernel
-from parc.codegen.block_plan import BlockPlan
-from parc.codegen.block_target import EXACT, PERSISTENT, BlockTarget, find_target
-from parc.codegen.block_team import BlockTeam
+from parc.codegen.blocks.kernel import emit_block_kernel
+from parc.codegen.blocks.plan import BlockPlan
+from parc.codegen.blocks.target import EXACT, PERSISTENT, BlockTarget, find_target
+from parc.codegen.blocks.team import BlockTeam
 from parc.codegen.cell import Cell
 from parc.codegen.chain import Carry
 from parc.codegen.crews import Member

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch_mlir import ir
 from torch_mlir.dialects import arith, func, llvm, memref
 
-from parc.codegen.block_target import find_target, is_workgroup
+from parc.codegen.blocks.target import find_target, is_workgroup
 from parc.codegen.irtools import (
     arguments_of_kind,
     defining_op,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch_mlir import ir
 
-from parc.codegen.block_target import EXACT, find_target
+from parc.codegen.blocks.target import EXACT, find_target
 from parc.errors import DeviceError
 from parc.gpu.arch import newest_for
 from parc.jit import JitCode, cpu_executable, portable_code

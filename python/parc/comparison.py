@@ -18,7 +18,7 @@ _LOW_PRECISION = 5e-2
 # How far gradients may be, in the root mean square, relative to theirs: where rounding takes a value past the bend of
 # a relu, single elements differ by all they have.
 _GRADIENT_TOLERANCE = {torch.float64: 1e-6, torch.float32: 5e-3}
-# How much further f32 may be where a program's products round their factors to these (`codegen/block_target.py`).
+# How much further f32 may be where a program's products round their factors to these (`codegen/blocks/target.py`).
 _ROUNDED_PRODUCTS = {"f32": 1.0, "tf32": 5.0, "f16": 5.0, "bf16": 20.0}
 # Gradients that are small beside the largest are the rest of sums that cancel: rounding errors.
 _SMALL = 1e-3

@@ -11,7 +11,7 @@ from torch_mlir import ir
 from torch_mlir.dialects import func
 
 from parc.backends import Backend, find_backend
-from parc.codegen.block_target import PERSISTENT, WAVES
+from parc.codegen.blocks.target import PERSISTENT, WAVES
 from parc.codegen.irtools import argument_kind, copy_module, find_function, walk
 from parc.comparison import compare_results
 from parc.compiled import Compiled

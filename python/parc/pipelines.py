@@ -208,7 +208,7 @@ def stage_steps(
 
     `threads` (of a GPU: blocks) 0 means as many as the machine has; `sizes` are those that a schedule is chosen for (it
     is right for all); `wrt` names the arguments to differentiate by, all of them when empty; `target`, `precision`
-    and `form` are those of `codegen/block_target.py`.
+    and `form` are those of `codegen/blocks/target.py`.
     """
     text = ",".join(PIPELINES[stage])
     listed = ",".join(f"{name}={size}" for name, size in (sizes or {}).items())

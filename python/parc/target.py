@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from parc.codegen.block_target import EMULATED
+from parc.codegen.blocks.target import EMULATED
 from parc.gpu.arch import ARCHITECTURES
 
 Kind = Literal["cpu", "cuda", "cuda-emulated"]

@@ -35,3 +35,18 @@ func.func @transpose(%x: memref<?x?xf32>, %y: memref<?x?xf32>) {
   linalg.transpose ins(%x : memref<?x?xf32>) outs(%y : memref<?x?xf32>) permutation = [1, 0]
   return
 }
+
+// A sum over rows: the threads share the columns, once.
+
+// CHECK: func.func @columns
+// CHECK: scf.parallel (%{{.*}}) =
+// CHECK-NEXT: scf.for
+func.func @columns(%x: memref<?x5xf32>, %y: memref<5xf32>) {
+  linalg.generic {indexing_maps = [affine_map<(i, j) -> (i, j)>, affine_map<(i, j) -> (j)>], iterator_types = ["reduction", "parallel"]}
+      ins(%x : memref<?x5xf32>) outs(%y : memref<5xf32>) {
+  ^bb0(%a: f32, %b: f32):
+    %s = arith.addf %a, %b : f32
+    linalg.yield %s : f32
+  }
+  return
+}

@@ -12,7 +12,7 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, gpu, scf
 
 from parc import dialect
-from parc.codegen.block_target import is_workgroup
+from parc.codegen.blocks.target import is_workgroup
 from parc.codegen.irtools import walk
 from parc.codegen.loops import index
 from parc.errors import EmulationError, source_line

@@ -15,8 +15,8 @@ from math import prod
 from torch_mlir import ir
 from torch_mlir.dialects import arith, linalg, tensor
 
+from parc.codegen.blocks.tensor_core import TensorCore
 from parc.codegen.irtools import defining_op
-from parc.codegen.tensor_core import TensorCore
 
 
 @dataclass(frozen=True)

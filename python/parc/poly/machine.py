@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from parc.codegen.block_target import EMULATED, BlockTarget, find_target
+from parc.codegen.blocks.target import EMULATED, BlockTarget, find_target
 from parc.runtime.team import usable_cpus
 
 
@@ -45,7 +45,7 @@ class Machine:
 
     @staticmethod
     def of(target: str, threads: int = 0) -> "Machine":
-        """The machine of a target, with so many members: "cpu" is this one, others are `codegen/block_target.py`'s.
+        """The machine of a target, with so many members: "cpu" is this one, others are `codegen/blocks/target.py`'s.
 
         UsageError for a target that there is not.
         """

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from parc.codegen.block_target import EMULATED, EXACT
-from parc.codegen.tensor_core import CORES
+from parc.codegen.blocks.target import EMULATED, EXACT
+from parc.codegen.blocks.tensor_core import CORES
 from parc.errors import UsageError
 from parc.gpu.arch import ARCHITECTURES, Arch, find_arch
 from parc.pipelines import ALIASES, PIPELINES, Step, is_ours, own_pass, parse_pipeline, pass_names, pass_type

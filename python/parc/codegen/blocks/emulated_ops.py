@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch_mlir import ir
 from torch_mlir.dialects import arith, math, memref, vector
 
-from parc.codegen.emulated_code import PLACE_CONSTANT, EmulatedCode, byte_size
+from parc.codegen.blocks.emulated_code import PLACE_CONSTANT, EmulatedCode, byte_size
 from parc.codegen.irtools import constant_int, defining_op, walk
 from parc.errors import CompileError
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from torch_mlir import ir
 
-from parc.codegen.tensor_core import CORES, TensorCore
+from parc.codegen.blocks.tensor_core import CORES, TensorCore
 from parc.errors import UsageError
 from parc.gpu.arch import find_arch
 

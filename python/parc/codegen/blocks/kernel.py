@@ -5,7 +5,7 @@
                             %slot0 : memref<?xT, shared>, %tag0 : index, %slot1, %tag1, ...)
 
 All threads of a block call it with the same arguments; they compute rows r0..r1 and units u0..u1.  The operands are
-those of the CPU's kernels (`codegen/kernel.py`); how weights are packed, and the plan of it all, is in `block_plan.py`.
+those of the CPU's kernels (`codegen/kernel.py`); how weights are packed, and the plan of it all, is in `plan.py`.
 
 A block of rows of the left factors is copied to the scratch memory.  Each group of `lanes` threads then adds up its
 part of k for a tile of units and all rows; the threads that compute the expression, one element each, add up the parts
@@ -21,15 +21,15 @@ from dataclasses import dataclass
 from torch_mlir import ir
 from torch_mlir.dialects import arith, func, gpu, math, memref, scf, vector
 
-from parc.codegen import tensor_core
-from parc.codegen.block_plan import VECTOR, BlockPlan, Left, Round, Stage
-from parc.codegen.block_target import workgroup
+from parc.codegen.blocks import tensor_core
+from parc.codegen.blocks.plan import VECTOR, BlockPlan, Left, Round, Stage
+from parc.codegen.blocks.target import workgroup
+from parc.codegen.blocks.tensor_core import TensorCore
 from parc.codegen.chain import Carry, Chain
 from parc.codegen.kernel import Kernel
 from parc.codegen.loops import delinearize
 from parc.codegen.microkernel import constant, loop
 from parc.codegen.pointwise import Pointwise
-from parc.codegen.tensor_core import TensorCore
 
 _DYNAMIC = ir.ShapedType.get_dynamic_size()
 _LOADS = 8

@@ -6,12 +6,12 @@ from functools import cached_property
 
 from torch_mlir import ir
 
-from parc.codegen import tensor_core
-from parc.codegen.block_target import WARP, BlockTarget
+from parc.codegen.blocks import tensor_core
+from parc.codegen.blocks.target import WARP, BlockTarget
+from parc.codegen.blocks.tensor_core import TensorCore
 from parc.codegen.cell import Cell, Contraction
 from parc.codegen.irtools import defining_op
 from parc.codegen.packing import Layout
-from parc.codegen.tensor_core import TensorCore
 
 _ROWS = 8
 """Rows that share the loads of a weight; each is a register for every sum of a thread."""

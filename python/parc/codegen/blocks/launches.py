@@ -7,11 +7,11 @@ host, and so does the arithmetic that they need; what depends on the block or th
 from torch_mlir import ir
 from torch_mlir.dialects import arith, func, gpu
 
-from parc.codegen.block_target import BlockTarget
+from parc.codegen.blocks.shared import shared_end
+from parc.codegen.blocks.target import BlockTarget
 from parc.codegen.distribution import VIEWS
 from parc.codegen.irtools import arguments_of_kind, captured_values, clone_with, defining_op, walk
 from parc.codegen.loops import index
-from parc.codegen.shared_buffers import shared_end
 from parc.errors import CompileError
 
 _CANNOT = "this program cannot be launched wave by wave"

@@ -6,7 +6,7 @@ from torch_mlir import ir
 from torch_mlir.dialects import gpu, memref
 from torch_mlir.dialects.func import FuncOp
 
-from parc.codegen.block_target import BlockTarget, any_bytes, is_workgroup
+from parc.codegen.blocks.target import BlockTarget, any_bytes, is_workgroup
 from parc.codegen.irtools import walk
 from parc.codegen.loops import index
 from parc.errors import CompileError

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from torch_mlir import ir
 from torch_mlir.dialects import arith, func, gpu, math, memref, scf
 
-from parc.codegen.block_target import WARP, BlockTarget, workgroup
+from parc.codegen.blocks.target import WARP, BlockTarget, workgroup
 from parc.codegen.contraction import LEFT, RESULT, RIGHT, Contraction
 from parc.codegen.loops import delinearize, index
 from parc.codegen.microkernel import constant, loop

@@ -11,10 +11,10 @@ from functools import cached_property
 from torch_mlir import ir
 from torch_mlir.dialects import arith, memref
 
-from parc.codegen.block_plan import BlockPlan
-from parc.codegen.block_target import BlockTarget, workgroup
+from parc.codegen.blocks.plan import BlockPlan
+from parc.codegen.blocks.shared import ALIGNMENT, aligned
+from parc.codegen.blocks.target import BlockTarget, workgroup
 from parc.codegen.loops import index
-from parc.codegen.shared_buffers import ALIGNMENT, aligned
 from parc.poly.crews import Crews
 from parc.poly.model import Equation, System
 from parc.poly.rows import Cells
