@@ -32,7 +32,7 @@ SHORT = 8
 """Steps of the call that compiles."""
 CELLS = {"LstmLoop": LstmLoop, "CoupledLoop": CoupledLoop}
 LIMITS = {"LstmLoop": "200MB", "CoupledLoop": "24MB"}
-QUICK_LIMITS = {"LstmLoop": "2MB", "CoupledLoop": "1MB"}
+QUICK_LIMITS = {"LstmLoop": "2MB"}
 COLUMNS = ("cell", "program", "pass", "limit", "planned", "peak", "of planned", "of eager")
 EXAMPLES = """examples:
   memory.py                              the forward pass and a training step, with and without a limit

@@ -45,9 +45,6 @@ def test_programs_compiled_elsewhere_are_loaded_and_checked(tmp_path: Path) -> N
     checked = run(*QUICK, "--load", str(tmp_path), "--self-check", "--torch-compile", "0")
     assert checked.returncode == 0, checked.stderr
     assert "parc ms" not in checked.stdout and "PeepholeLoop" in checked.stdout
-    program.write_bytes(program.read_bytes()[:-1])
-    damaged = run(*QUICK, "--load", str(tmp_path), "--self-check")
-    assert damaged.returncode == 1 and "PeepholeLoop at 2,6,3,16 in f32, inference: " in damaged.stdout
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -66,7 +66,7 @@ def torch_layers(draw: st.DrawFn) -> tuple[nn.Module, tuple[object, ...]]:
     return model, (x, (h, c) if kind is nn.LSTM else h) if states else (x,)
 
 
-@settings(max_examples=5, phases=NO_SHRINKING)
+@settings(max_examples=3, phases=NO_SHRINKING)
 @given(torch_layers(), THREADS, st.integers(1, 40), st.integers(1, 20))
 def test_recurrent_layers_of_torch(
     layer: tuple[nn.Module, tuple[object, ...]], threads: int, steps: int, batch: int
@@ -77,7 +77,7 @@ def test_recurrent_layers_of_torch(
         equal(compiled, model, resized(inputs, *size))
 
 
-@settings(max_examples=5, phases=NO_SHRINKING)
+@settings(max_examples=3, phases=NO_SHRINKING)
 @given(
     st.builds(
         AnyCell,

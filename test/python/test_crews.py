@@ -202,8 +202,8 @@ def results(compiled: parc.Module, model: nn.Module, training: bool) -> list[Ten
 
 
 MODELS = {
-    "lstm": (lambda: Stack(nn.LSTMCell, 2, 40), True, "split-products{inputs=false}", 1, 4),
-    "gru": (lambda: Stack(nn.GRUCell, 2, 40), False, "split-products", 4, 5),
+    "lstm": (lambda: Stack(nn.LSTMCell, 2, 40), False, "split-products{inputs=false}", 1, 4),
+    "rnn": (lambda: Stack(nn.RNNCell, 2, 40), True, "split-products", 4, 5),
     "lookup": (lambda: Lookup(2, 40), False, "split-products", 1, 4),
 }
 

@@ -142,7 +142,7 @@ def test_gradients_of_every_cell(name: str) -> None:
         check_float64(case(name))
 
 
-@pytest.mark.parametrize("name", ["zoo.gru", "zoo.custom_time_outer"])
+@pytest.mark.parametrize("name", ["zoo.gru"])
 def test_gradients_in_float32_are_as_exact_as_eager(name: str) -> None:
     """Both are measured against eager's gradients in float64."""
     single = case(name)
@@ -200,14 +200,14 @@ def custom_cells(draw: st.DrawFn) -> Case:
     return Case(model, example, [resized(example, *size) for size in SIZES])
 
 
-@settings(max_examples=3, deadline=None, phases=NO_SHRINKING)
+@settings(max_examples=2, deadline=None, phases=NO_SHRINKING)
 @given(st.data())
 def test_gradients_of_recurrent_layers_of_torch(data: st.DataObject) -> None:
     with default_dtype(torch.float64):
         check_float64(data.draw(layers_of_torch()))
 
 
-@settings(max_examples=3, deadline=None, phases=NO_SHRINKING)
+@settings(max_examples=2, deadline=None, phases=NO_SHRINKING)
 @given(st.data())
 def test_gradients_of_custom_cells(data: st.DataObject) -> None:
     with default_dtype(torch.float64):

@@ -50,5 +50,5 @@ def test_every_number_keeps_its_bits(name: str, bits: int) -> None:
 
 
 def test_names_that_look_like_numbers_stay() -> None:
-    text = 'define float @"f0x1.5"(float %v1.5) {\n  ret float %v1.5\n}\n; 1.5\n!0 = !{!"1.5"}\n'
+    text = 'define float @"f0x1.5"(float %v1.5) {\n  ret float %v1.5\n}\n!0 = !{!"1.5"}\n'
     assert with_old_literals(text) == text
