@@ -136,49 +136,43 @@ def _symbol(op: ir.OpView) -> str:
     return str(ir.StringAttr(op.attributes["sym_name"]).value)
 
 
-class _Block(Runners):
+class _Threads(Runners):
+    """GPU threads: each takes every so-manyth iteration, so that neighbours touch neighbours in memory."""
+
+    def __init__(self, number: ir.Value, count: ir.Value) -> None:
+        self._number, self._count = number, count
+
+    def is_first(self) -> ir.Value:
+        return arith.cmpi(arith.CmpIPredicate.eq, self._number, index(0))
+
+    def share(self, total: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+        return self._number, total, self._count
+
+    def shared_dimensions(self, counts: Sequence[ir.Value]) -> int:
+        return len(counts)
+
+
+class _Block(_Threads):
     """The threads of one block."""
 
     shares_calls = True
     waits = ("parc.barrier", "parc.arrive", "parc.await")
 
-    def __init__(self, thread: ir.Value, threads: int) -> None:
-        self._thread, self._threads = thread, threads
-
     def barrier(self) -> None:
         gpu.barrier()
 
-    def is_first(self) -> ir.Value:
-        return arith.cmpi(arith.CmpIPredicate.eq, self._thread, index(0))
 
-    def share(self, total: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
-        return self._thread, total, index(self._threads)
-
-    def shared_dimensions(self, counts: Sequence[ir.Value]) -> int:
-        return len(counts)
-
-
-class _Grid(Runners):
+class _Grid(_Threads):
     """All threads of a grid; their numbers are computed at the insertion point."""
 
     def __init__(self, target: BlockTarget) -> None:
         self.block, self._blocks = gpu.block_id(gpu.Dimension.x), gpu.grid_dim(gpu.Dimension.x)
-        thread = gpu.thread_id(gpu.Dimension.x)
-        self._inside = _Block(thread, target.threads)
-        self._thread = arith.addi(arith.muli(self.block, index(target.threads)), thread)
-        self._threads = arith.muli(self._blocks, index(target.threads))
+        thread, threads = gpu.thread_id(gpu.Dimension.x), index(target.threads)
+        self._inside = _Block(thread, threads)
+        super().__init__(arith.addi(arith.muli(self.block, threads), thread), arith.muli(self._blocks, threads))
 
     def barrier(self) -> None:
         BarrierOp()
-
-    def is_first(self) -> ir.Value:
-        return arith.cmpi(arith.CmpIPredicate.eq, self._thread, index(0))
-
-    def share(self, total: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
-        return self._thread, total, self._threads
-
-    def shared_dimensions(self, counts: Sequence[ir.Value]) -> int:
-        return len(counts)
 
     def open_team(self, op: ir.OpView) -> None:
         """Distribute the body of the team over the threads of each block, and put it in its place."""

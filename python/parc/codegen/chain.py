@@ -12,7 +12,7 @@ from torch_mlir.dialects import arith, memref, scf
 
 from parc.codegen.cell import Cell, Load, Reduction
 from parc.codegen.microkernel import constant, loop
-from parc.codegen.pointwise import Place, Pointwise, for_units
+from parc.codegen.pointwise import Place, Pointwise, for_units, no_sums
 
 _FEW = 32
 """Elements of a tile that fill no more than a few vectors: one after another, each goes through all points."""
@@ -158,7 +158,7 @@ class _Point(Pointwise):
     def __init__(
         self, cell: Cell, width: int, carry: Carry, buffers: Sequence[ir.Value], offsets: Sequence[ir.Value]
     ) -> None:
-        super().__init__(cell, width, buffers, offsets, _no_sums)
+        super().__init__(cell, width, buffers, offsets, no_sums)
         self.kept = carry.kept
 
     def compute(self, row: ir.Value, unit: ir.Value, valid: ir.Value | None, states: States) -> States:
@@ -194,7 +194,3 @@ class _Point(Pointwise):
 
     def _place(self, row: ir.Value, unit: ir.Value, valid: ir.Value | None) -> Place:
         return Place(row, "unit", unit=unit, count=valid, mask=self._mask(valid))
-
-
-def _no_sums(number: int, unit: ir.Value) -> ir.Value:
-    raise AssertionError("a chain's cell has no products")

@@ -31,6 +31,11 @@ class Place:
     values: Values = field(default_factory=dict)
 
 
+def no_sums(number: int, unit: ir.Value) -> ir.Value:
+    """What emits the sums of a cell without contractions: nothing asks for them."""
+    raise AssertionError("a cell without products")
+
+
 class Pointwise:
     """Emits the expressions of a cell on vectors of `width` elements.
 

@@ -29,7 +29,7 @@ from parc.codegen.chain import Carry, Chain
 from parc.codegen.kernel import Kernel
 from parc.codegen.loops import delinearize
 from parc.codegen.microkernel import constant, loop
-from parc.codegen.pointwise import Pointwise
+from parc.codegen.pointwise import Pointwise, no_sums
 
 _DYNAMIC = ir.ShapedType.get_dynamic_size()
 _LOADS = 8
@@ -117,7 +117,7 @@ class _Points:
     def _element(self, point: ir.Value, row: ir.Value, unit: ir.Value) -> None:
         moved = [arith.muli(point, stride) for stride in self._strides]
         offsets = [arith.addi(start, by) for start, by in zip(self._offsets, moved, strict=True)]
-        pointwise = Pointwise(self._cell, 1, self._buffers, offsets, _no_sums)
+        pointwise = Pointwise(self._cell, 1, self._buffers, offsets, no_sums)
         pointwise.units(row, unit, None, pointwise.row(row))
 
 
@@ -127,10 +127,6 @@ def _any_negative(values: Sequence[ir.Value]) -> ir.Value:
     for other in found[1:]:
         result = arith.ori(result, other)
     return result
-
-
-def _no_sums(number: int, unit: ir.Value) -> ir.Value:
-    raise AssertionError("a cell without products")
 
 
 class _Products:

@@ -24,13 +24,7 @@ func.func private @grid_barrier(%arena: memref<?xi8>) attributes {llvm.linkage =
     %round = arith.divui %ticket, %blocks : i32
     %next = arith.addi %round, %one : i32
     %end = arith.muli %next, %blocks : i32
-    scf.while : () -> () {
-      %now = llvm.load %word atomic syncscope("device") acquire {alignment = 4 : i64} : !llvm.ptr -> i32
-      %wait = arith.cmpi ult, %now, %end : i32
-      scf.condition(%wait)
-    } do {
-      scf.yield
-    }
+    $spin
   }
   gpu.barrier
   return
@@ -71,13 +65,7 @@ func.func private @await(%arena: memref<?xi8>, %count: memref<1xi32>, %size: ind
     %waits = arith.andi %counts, %is_set : i1
     scf.if %waits {
       %word = func.call @flag(%address, %i) : (i64, index) -> !llvm.ptr
-      scf.while : () -> () {
-        %now = llvm.load %word atomic syncscope("device") acquire {alignment = 4 : i64} : !llvm.ptr -> i32
-        %wait = arith.cmpi ult, %now, %end : i32
-        scf.condition(%wait)
-      } do {
-        scf.yield
-      }
+      $spin
     }
   }
   gpu.barrier
@@ -135,12 +123,21 @@ _ADDRESS = """
   %start = memref.extract_aligned_pointer_as_index %arena : memref<?xi8> -> index
   %address = arith.index_cast %start : index to i64
 """
+_SPIN = """
+  scf.while : () -> () {
+    %now = llvm.load %word atomic syncscope("device") acquire {alignment = 4 : i64} : !llvm.ptr -> i32
+    %wait = arith.cmpi ult, %now, %end : i32
+    scf.condition(%wait)
+  } do {
+    scf.yield
+  }
+"""
 GRID_BARRIER, ARRIVE, AWAIT, LEAVE = "grid_barrier", "arrive", "await", "leave_grid"
 
 
 def emit(module: ir.Module) -> None:
     """Add the functions to a module."""
-    template = Template("\n".join(_FUNCTIONS.values()).replace("$address", _ADDRESS))
+    template = Template("\n".join(_FUNCTIONS.values()).replace("$address", _ADDRESS).replace("$spin", _SPIN))
     text = template.substitute(barriers=BARRIERS, leavers=LEAVERS, flags=FLAGS)
     functions = ir.Operation.parse(f"module {{ {text} }}", source_name="grid_sync", context=module.context)
     for op in list(functions.regions[0].blocks[0].operations):

@@ -6,7 +6,6 @@ the units nor the matrix that a block takes change from step to step.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from torch_mlir import ir
 from torch_mlir.dialects import arith, memref
@@ -56,14 +55,9 @@ class BlockTeam:
             if equation.name in plans and _is_read_again(equation, plans[equation.name], target)
             for weight in _weights(equation.name, plans[equation.name], *sharers[equation.name])
         ]
-        scratch = max((p.scratch_bytes for p in plans.values() if p.rounds), default=0)
-        slots = _place(weights, target.shared_bytes - aligned(scratch) - aligned(8 * len(weights)))
+        slots = _place(weights, target.shared_bytes - _scratch_bytes(plans) - aligned(8 * len(weights)))
         resident = {name: tuple(w.operand for w in slots if w.equation == name) for name in plans}
         return BlockTeam({n: replace(p, resident=resident[n]) for n, p in plans.items()}, tuple(weights), slots)
-
-    @cached_property
-    def _scratch_bytes(self) -> int:
-        return aligned(max((p.scratch_bytes for p in self.plans.values() if p.rounds), default=0))
 
     def describe(self) -> list[ir.Attribute]:
         """Each weight of a recurrence: the equation it belongs to, a block's bytes of it, and whether they stay."""
@@ -78,10 +72,11 @@ class BlockTeam:
     def emit(self) -> Mapping[str, list[ir.Value]]:
         """Allocate it, at the start of a team; returns what the kernel of each equation takes in addition."""
         arguments: dict[str, list[ir.Value]] = {name: [] for name in self.plans}
-        if not self._scratch_bytes:
+        scratch_bytes = _scratch_bytes(self.plans)
+        if not scratch_bytes:
             return arguments
         byte, index_type = ir.IntegerType.get_signless(8), ir.IndexType.get()
-        scratch = _allocate(self._scratch_bytes, byte, "scratch")
+        scratch = _allocate(scratch_bytes, byte, "scratch")
         tags = _allocate(max(1, len(self.slots)), index_type, "tags")
         pool = _allocate(max((start + w.bytes for w, start in self.slots.items()), default=1), byte, "weights")
         for name, plan in self.plans.items():
@@ -92,6 +87,11 @@ class BlockTeam:
             view = memref.ViewOp(type_, pool, index(start), []).result
             arguments[weight.equation] += [_any_size(view), index(tag)]
         return arguments
+
+
+def _scratch_bytes(plans: Mapping[str, BlockPlan]) -> int:
+    """Of the scratch memory that all kernels with products work in."""
+    return aligned(max((p.scratch_bytes for p in plans.values() if p.rounds), default=0))
 
 
 def _sharers(system: System, equation: Equation, crews: Crews | None, blocks: int) -> tuple[int, int | None]:
