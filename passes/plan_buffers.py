@@ -1,6 +1,6 @@
 """`plan-buffers`: every buffer of a call becomes a slice of one arena."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch_mlir import ir
@@ -24,6 +24,8 @@ from parc.runtime.header import header_bytes
 
 # Buffers start on a cache line, behind the header.
 ALIGNMENT = 64
+# In these, buffers are in use one after another, not only as long as all of the operation runs.
+SEQUENTIAL = ("scf.while", "scf.if")
 # What a size may be computed by.
 SIZE_DIALECTS = ("arith", "affine")
 
@@ -63,7 +65,7 @@ class PlanBuffers(Pass):
 
 @dataclass
 class _Buffer:
-    """One allocation; `first` and `last` are the positions of its uses among the operations of the function's block."""
+    """One allocation; `first` and `last` are the positions of its uses among the function's operations."""
 
     alloc: memref.AllocOp
     first: int
@@ -82,20 +84,13 @@ class _Buffer:
 
 def _plan(function: func.FuncOp) -> list[list[_Buffer]]:
     """The function's buffers grouped by slot: the members of a slot are never in use together."""
-    position = {op.operation: i for i, op in enumerate(function.entry_block.operations)}
-
-    def top_level(op: ir.OpView | ir.Operation) -> int:
-        current = op.operation
-        while current not in position:
-            current = current.parent.operation
-        return position[current]
-
+    places: dict[ir.Operation, tuple[int, int]] = {}
+    _number(function.entry_block, places)
     buffers = []
     for alloc in walk(function, "memref.alloc"):
         if is_workgroup(alloc.operation.results[0].type):
             continue
-        uses = [top_level(user) for user in _users(alloc.operation.results[0])] or [top_level(alloc)]
-        buffers.append(_Buffer(alloc, min(uses), max(uses)))
+        buffers.append(_Buffer(alloc, *_lifetime(alloc, places)))
     slots: list[list[_Buffer]] = []
     for buffer in sorted(buffers, key=lambda b: b.first):
         free = [slot for slot in slots if slot[-1].last < buffer.first]
@@ -105,6 +100,47 @@ def _plan(function: func.FuncOp) -> list[list[_Buffer]]:
         else:
             best.append(buffer)
     return slots
+
+
+def _number(block: ir.Block, places: dict[ir.Operation, tuple[int, int]]) -> None:
+    """Number the operations of a block, and those in its loops over sweeps and branches.
+
+    An operation has its own number and the last one inside of it.
+    """
+    for op in block.operations:
+        number = len(places)
+        places[op.operation] = (number, number)
+        if op.operation.name in SEQUENTIAL:
+            for region in op.operation.regions:
+                for inner in region.blocks:
+                    _number(inner, places)
+            places[op.operation] = (number, len(places) - 1)
+
+
+def _lifetime(alloc: memref.AllocOp, places: Mapping[ir.Operation, tuple[int, int]]) -> tuple[int, int]:
+    """The first and last number of the operations that use a buffer.
+
+    A buffer from outside of a loop is in use in all of it; one from inside starts anew with every iteration.
+    """
+    users = _users(alloc.operation.results[0]) or [alloc.operation]
+    home = alloc.operation
+    while True:
+        if home in places:
+            found = [_ancestor(user, home.block) for user in users]
+            if all(op is not None for op in found):
+                uses = [places[op] for op in found if op is not None]
+                return min(first for first, _ in uses), max(last for _, last in uses)
+        # It is handed on to what is around.
+        home = home.parent.operation
+
+
+def _ancestor(op: ir.Operation, block: ir.Block) -> ir.Operation | None:
+    """The operation of a block that is `op` or has it inside; None where there is none."""
+    current: ir.Operation | None = op
+    while current is not None and current.block != block:
+        parent = current.parent
+        current = None if parent is None or parent.operation.name == "builtin.module" else parent.operation
+    return current
 
 
 def _users(value: ir.Value) -> list[ir.Operation]:

@@ -34,6 +34,8 @@ A *schedule* is an attribute of every equation: `schedule = affine_map<(t)[T, B]
 each point to a time vector; points run in lexicographic order of their time, and points with
 equal time run in parallel.  `docs/architecture.md` describes the schedule's other attributes.
 
+A `parc.iterate` repeats *sweeps*, in whose code the arrays that are solved for are known: those of the sweep before.
+
 The rest of the dialect names what a *thread team* does once a system has become loops.
 Every thread of the team runs the same code (`parc.team`).
 
@@ -258,6 +260,129 @@ class ArrayOp(Parc.Operation, name="array"):
         return _fail(self, f"names {name}, which is no unknown of the system")
 
 
+class IterateOp(Parc.Operation, name="iterate", traits=[ir.NoTerminatorTrait]):
+    """Sweeps over arrays, each of which computes all of them anew from those of the sweep before.
+
+    `body` is the code of a sweep; its argument is the number of sweeps before it.  It takes an array with
+    `parc.previous`, gives it with `parc.next`, and says with `parc.change` how far the sweep is from the one before.
+    It stops after the sweep whose change is at most `tolerance`, or after as many sweeps as the operand says.
+    `otherwise` is empty, or gives with `parc.next` what the arrays are where the last change was larger.
+
+        %s = "parc.iterate"(%limit) ({
+        ^bb0(%k: index):
+          %old = "parc.previous"(%start) {name = "H"} : (tensor<?x8xf32>) -> tensor<?x8xf32>
+          ...
+          "parc.next"(%new) {name = "H"} : (tensor<?x8xf32>) -> ()
+          "parc.change"(%c) : (f32) -> ()
+        }, {
+        }) {name = "cell", solver = "jacobi", tolerance = 1.0e-06 : f64} : (index) -> !parc.solution
+        %H = "parc.iterated"(%s) {name = "H"} : (!parc.solution) -> tensor<?x8xf32>
+    """
+
+    limit: ext.Operand[Any]
+    solution: ext.Result[Any]
+    body: ext.Region
+    otherwise: ext.Region
+    solver: Any = ext.attribute()
+    tolerance: Any = ext.attribute()
+
+    def verify_invariants(self) -> bool:
+        if not _complete(self, "solver", "tolerance", operands=1, results=1, regions=2):
+            return True
+        if not _has_name(self):
+            return False
+        tolerance = self.attributes["tolerance"]
+        if not isinstance(tolerance, ir.FloatAttr) or not tolerance.value >= 0:
+            return _fail(self, "expects `tolerance` to be a number that is not negative")
+        if str(self.operation.operands[0].type) != "index":
+            return _fail(self, "expects the number of sweeps to be of type index")
+        body, otherwise = (list(region.blocks) for region in self.regions)
+        if len(body) != 1 or [str(a.type) for a in body[0].arguments] != ["index"]:
+            return _fail(self, "expects a body of one block with one index argument")
+        if len(otherwise) > 1 or any(block.arguments for block in otherwise):
+            return _fail(self, "expects what is done otherwise to be a block without arguments")
+        previous = _named(body[0], "parc.previous")
+        following = _named(body[0], "parc.next")
+        if set(previous) != set(following) or not previous:
+            return _fail(
+                self, "expects one `parc.next` for each array taken with `parc.previous`, and an array"
+            )
+        exact = _named(otherwise[0], "parc.next") if otherwise else {}
+        if exact and set(exact) != set(previous):
+            return _fail(self, "expects all of its arrays to be given, where they are computed otherwise")
+        for given in (following, exact):
+            for name, op in given.items():
+                if op.operands[0].type != previous[name].results[0].type:
+                    return _fail(
+                        self,
+                        f'expects the next "{name}" to be of type {previous[name].results[0].type}',
+                    )
+        changes = [op for op in body[0].operations if op.operation.name == "parc.change"]
+        return len(changes) == 1 or _fail(self, "expects one `parc.change`")
+
+
+class PreviousOp(Parc.Operation, name="previous"):
+    """Inside `parc.iterate`: the array of the sweep before; in the first sweep, its operand."""
+
+    start: ext.Operand[Any]
+    array: ext.Result[Any]
+
+    def verify_invariants(self) -> bool:
+        if not _complete(self, operands=1, results=1):
+            return True
+        start, array = self.operation.operands[0].type, self.operation.results[0].type
+        if start != array or not isinstance(array, ir.RankedTensorType):
+            return _fail(
+                self, f"expects a ranked tensor and a result of its type, got {start} and {array}"
+            )
+        return _has_name(self) and _inside(self, "parc.iterate")
+
+
+class NextOp(Parc.Operation, name="next"):
+    """Inside `parc.iterate`: what an array is after the sweep."""
+
+    array: ext.Operand[Any]
+
+    def verify_invariants(self) -> bool:
+        return not _complete(self, operands=1) or (_has_name(self) and _inside(self, "parc.iterate"))
+
+
+class ChangeOp(Parc.Operation, name="change"):
+    """Inside `parc.iterate`: how far the sweep is from the one before."""
+
+    change: ext.Operand[Any]
+
+    def verify_invariants(self) -> bool:
+        if not _complete(self, operands=1):
+            return True
+        if not isinstance(self.operation.operands[0].type, ir.F32Type | ir.F64Type):
+            return _fail(self, f"expects a number of type f32 or f64, got {self.operation.operands[0].type}")
+        return _inside(self, "parc.iterate")
+
+
+class IteratedOp(Parc.Operation, name="iterated"):
+    """Takes an array, by name, out of the solution of a `parc.iterate`."""
+
+    solution: ext.Operand[Any]
+    array: ext.Result[Any]
+
+    def verify_invariants(self) -> bool:
+        if not _complete(self, operands=1, results=1):
+            return True
+        if not _has_name(self):
+            return False
+        owner = self.operation.operands[0].owner
+        if not isinstance(owner, ir.Operation | ir.OpView) or owner.name != "parc.iterate":
+            return _fail(self, "expects the solution of a `parc.iterate`")
+        name = ir.StringAttr(self.attributes["name"]).value
+        found = _named(owner.regions[0].blocks[0], "parc.previous").get(name)
+        if found is None:
+            return _fail(self, f'names "{name}", which is no array of the iteration')
+        if found.results[0].type != self.operation.results[0].type:
+            return _fail(self, f'has a type other than that of "{name}": {found.results[0].type}')
+        return True
+
+
 class TeamOp(Parc.Operation, name="team", traits=[ir.NoTerminatorTrait]):
     """Code that every thread of the team runs; block arguments are the thread's number and the team's size."""
 
@@ -336,6 +461,12 @@ def _complete(op: ir.OpView, *attributes: str, operands: int | None = None, resu
 
 def _names(symbols: ir.ArrayAttr) -> str:
     return ", ".join(ir.StringAttr(s).value for s in symbols)
+
+
+def _named(block: ir.Block, kind: str) -> dict[str, ir.Operation]:
+    """The operations of one kind in a block, by name; those whose name is missing are checked by themselves."""
+    found = [op.operation for op in block.operations if op.operation.name == kind and "name" in op.operation.attributes]
+    return {ir.StringAttr(op.attributes["name"]).value: op for op in found}
 
 
 def _has_name(op: ir.OpView) -> bool:

@@ -91,6 +91,8 @@ class Extents(ABC, Generic[E]):
             "parc.read": lambda op: self.of(op.operands[0])[len(op.attributes["at"].value.results) :],
             "parc.unknown": lambda op: self.apply(op.attributes["shape"].value, list(op.parent.operands)),
             "parc.array": self._of_array,
+            "parc.previous": lambda op: self.of(op.operands[0]),
+            "parc.iterated": self._of_iterated,
         }
         return rules[op.name](op) if op.name in rules else None
 
@@ -119,6 +121,13 @@ class Extents(ABC, Generic[E]):
     def _of_pad(self, op: ir.Operation) -> list[E]:
         low, high = ([self._size(s) for s in mixed(op, name)] for name in ("low", "high"))
         return [self.sum(three) for three in zip(low, self.of(op.operands[0]), high, strict=True)]
+
+    def _of_iterated(self, op: ir.Operation) -> list[E] | None:
+        """Those of what the iteration starts from."""
+        for member in op.operands[0].owner.operation.regions[0].blocks[0].operations:
+            if member.operation.name == "parc.previous" and member.attributes["name"] == op.attributes["name"]:
+                return self.of(member.operation.operands[0])
+        return None
 
     def _of_array(self, op: ir.Operation) -> list[E] | None:
         system = op.operands[0].owner.operation
