@@ -28,6 +28,44 @@ func.func @main(%x: memref<16xf32>, %y: memref<16xf32> {parc.kind = "result"}) {
 
 // -----
 
+// In a loop over sweeps, too, buffers share places when one is no longer needed; what comes from outside is in use in
+// all of the loop.
+
+// CHECK: %[[A:.*]] = memref.view %{{.*}} to memref<16xf32>
+// CHECK: %[[B:.*]] = memref.view %{{.*}} to memref<16xf32>
+// CHECK: %[[C:.*]] = memref.view %{{.*}} to memref<16xf32>
+// CHECK: } do {
+// CHECK: linalg.exp ins(%[[A]] : memref<16xf32>) outs(%[[B]] :
+// CHECK: linalg.exp ins(%[[B]] : memref<16xf32>) outs(%[[C]] :
+// CHECK: linalg.exp ins(%[[C]] : memref<16xf32>) outs(%[[B]] :
+// CHECK: linalg.copy ins(%[[B]] : memref<16xf32>) outs(%[[A]] :
+// CHECK: return %c256 : index
+func.func @main(%x: memref<16xf32>, %n: index, %y: memref<16xf32> {parc.kind = "result"}) {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %a = memref.alloc() : memref<16xf32>
+  linalg.copy ins(%x : memref<16xf32>) outs(%a : memref<16xf32>)
+  %k = scf.while (%i = %c0) : (index) -> index {
+    %more = arith.cmpi slt, %i, %n : index
+    scf.condition(%more) %i : index
+  } do {
+  ^bb0(%i: index):
+    %b = memref.alloc() : memref<16xf32>
+    %c = memref.alloc() : memref<16xf32>
+    %d = memref.alloc() : memref<16xf32>
+    linalg.exp ins(%a : memref<16xf32>) outs(%b : memref<16xf32>)
+    linalg.exp ins(%b : memref<16xf32>) outs(%c : memref<16xf32>)
+    linalg.exp ins(%c : memref<16xf32>) outs(%d : memref<16xf32>)
+    linalg.copy ins(%d : memref<16xf32>) outs(%a : memref<16xf32>)
+    %next = arith.addi %i, %c1 : index
+    scf.yield %next : index
+  }
+  linalg.copy ins(%a : memref<16xf32>) outs(%y : memref<16xf32>)
+  return
+}
+
+// -----
+
 // The arena's size depends on the symbols; a buffer inside a team has a copy for each thread.
 
 // CHECK: func.func @main(%[[ME:.*]]: index {parc.kind = "thread"}
