@@ -60,6 +60,8 @@ class _Statistics:
     """How a loop ended: values behind it."""
 
     name: str
+    solver: ir.Attribute
+    tolerance: ir.Attribute
     sweeps: ir.Value
     change: ir.Value
 
@@ -99,9 +101,9 @@ def _lower(op: ir.Operation) -> _Statistics:
             value = bufferization.to_tensor(taker.results[0].type, buffers[_name(taker)], restrict=True)
             taker.results[0].replace_all_uses_with(value)
             taker.erase()
-    name = _name(op)
+    statistics = _Statistics(_name(op), op.attributes["solver"], op.attributes["tolerance"], sweeps, last)
     op.erase()
-    return _Statistics(name, sweeps, last)
+    return statistics
 
 
 def _buffer(start: ir.Value) -> ir.Value:
@@ -186,8 +188,13 @@ def _return_statistics(main: func.FuncOp, statistics: Sequence[_Statistics]) -> 
             change = found.change if found.change.type == f64 else arith.extf(f64, found.change)
             for label, value in (("sweeps", arith.index_cast(i64, found.sweeps)), ("change", change)):
                 values.append(tensor.from_elements(ir.RankedTensorType.get([], value.type), [value]))
-                named = {"parc.kind": "statistic", "parc.name": f"{found.name}.{label}"}
-                attributes.append(ir.DictAttr.get({k: ir.StringAttr.get(v) for k, v in named.items()}))
+                named = {
+                    "parc.kind": ir.StringAttr.get("statistic"),
+                    "parc.name": ir.StringAttr.get(f"{found.name}.{label}"),
+                    "parc.solver": found.solver,
+                    "parc.tolerance": found.tolerance,
+                }
+                attributes.append(ir.DictAttr.get(named))
         func.ReturnOp(values)
     end.erase()
     type_ = ir.FunctionType.get(main.type.inputs, [v.type for v in values])

@@ -10,7 +10,7 @@ from parc.passbase import Pass
 from parc.poly.legality import check_schedule
 from parc.poly.model import build, systems
 from parc.poly.plan import Plan, Request, default_sizes, plan
-from parc.poly.schedules import SOLVERS, with_schedule
+from parc.poly.schedules import ITERATIVE, SOLVERS, with_schedule
 
 
 @dataclass
@@ -47,7 +47,7 @@ class ScheduleSystem(Pass):
         with module.context, ir.Location.unknown():
             built = [build(op) for op in systems(module)]
             # A solver gives its equations their times itself.
-            built = [system for system in built if system.strategy not in SOLVERS]
+            built = [system for system in built if system.strategy not in (*SOLVERS, *ITERATIVE)]
             defaults = default_sizes(built)
             for system in built:
                 chosen = plan(system, request, defaults)
@@ -58,7 +58,11 @@ class ScheduleSystem(Pass):
 def _write(system: ir.Operation, chosen: Plan) -> None:
     """Set the attributes of a scheduled system."""
     schedule, index = chosen.schedule, ir.IndexType.get()
-    system.attributes["why"] = ir.StringAttr.get(chosen.why)
+    why = chosen.why
+    if "considered" in system.attributes:  # by passes before this one
+        why += f"; {ir.StringAttr(system.attributes['considered']).value}"
+        del system.attributes["considered"]
+    system.attributes["why"] = ir.StringAttr.get(why)
     system.attributes["sizes"] = ir.DictAttr.get(
         {symbol: ir.IntegerAttr.get(index, size) for symbol, size in chosen.sizes.items()}
     )

@@ -1,7 +1,7 @@
 """`solve-affine`: affine recurrences are rewritten so that they take fewer dependent steps."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import ClassVar
 
@@ -16,7 +16,7 @@ from parc.poly.legality import verify
 from parc.poly.machine import Machine
 from parc.poly.model import System, build, systems
 from parc.poly.plan import default_sizes
-from parc.poly.schedules import SOLVERS, STRATEGIES
+from parc.poly.schedules import ITERATIVE, SOLVERS, STRATEGIES
 from parc.solvers.blocks import blocks_of
 from parc.solvers.choice import Extent, doublings, measure, reduction_levels, scan_levels
 from parc.solvers.chunks import solve_by_chunks
@@ -51,8 +51,9 @@ class SolveAffine(Pass):
         "parc.equation"() ({...}) {name = "cell_tail0", ..., schedule = affine_map<(c, j)[T] -> (3, j)>}
       }) {symbols = ["T"], strategy = "scan", distribute = "points"}
 
-    solver: auto (a scan where the cost model predicts a gain), scan, cyclic-reduction or recursive-doubling; any other
-    strategy leaves everything as it is.  over: the dimension that recurrences have to run along.  chunk, levels:
+    solver: auto (a scan where the cost model predicts a gain; also what iterative strategies leave is solved so), scan,
+    cyclic-reduction or recursive-doubling; any other strategy leaves everything as it is.  A system's own attribute
+    `solver` takes the place of this option.  over: the dimension that recurrences have to run along.  chunk, levels:
     the tree's form (`solvers/choice.py`); 0 chooses by threads and sizes, which are those of `schedule`.
     """
 
@@ -71,16 +72,24 @@ class SolveAffine(Pass):
             raise CompileError(f'there is no solver "{self.solver}" (known: {", ".join(SOLVERS)})')
         if min(self.chunk, self.levels, self.threads) < 0 or self.chunk == 1:
             raise CompileError("a chunk has at least two steps, and no option is negative")
-        if self.solver not in ("auto", *SOLVERS):
-            return
         with module.context, ir.Location.unknown():
-            for op in systems(module):
+            found = [(op, solver) for op in systems(module) if (solver := self._solver_of(op))]
+            for op, _ in found:
                 # The equations that read them may go.
                 move_known_arrays_out(op)
-            built = [build(op) for op in systems(module)]
+            built = [build(op) for op, _ in found]
             sizes = default_sizes(built) | parse_sizes(self.sizes)
-            for system in built:
-                self._solve_all(system, sizes)
+            for system, (_, solver) in zip(built, found, strict=True):
+                replace(self, solver=solver)._solve_all(system, sizes)
+
+    def _solver_of(self, op: ir.Operation) -> str | None:
+        """How the recurrences of a system are solved; None where they stay as they are."""
+        if "strategy" in op.attributes:  # it has its schedule already
+            return None
+        solver = ir.StringAttr(op.attributes["solver"]).value if "solver" in op.attributes else self.solver
+        if solver in ITERATIVE:
+            solver = "auto"
+        return solver if solver in ("auto", *SOLVERS) else None
 
     def _solve_all(self, system: System, sizes: Mapping[str, int]) -> None:
         """Solve the recurrences of a system, in the order in which they need each other."""

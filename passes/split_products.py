@@ -27,7 +27,7 @@ from typing import ClassVar
 from torch_mlir import ir
 from torch_mlir.dialects import linalg, tensor
 
-from parc.codegen.irtools import captured_values, clone_with
+from parc.codegen.irtools import captured_values, clone_with, walk
 from parc.passbase import Pass
 from parc.poly.affine import dimension_names, domain_rank, from_aff, instance_space, to_map, to_set
 from parc.poly.boxes import bounding_box
@@ -49,16 +49,12 @@ class SplitProducts(Pass):
     """Do all products of inputs become equations? If not, cells of stacks keep theirs."""
 
     def run(self, module: ir.Module) -> None:
-        for func in module.body.operations:
-            if func.operation.name != "func.func":
-                continue
-            for block in func.operation.regions[0].blocks:
-                for op in list(block.operations):
-                    if op.operation.name == "parc.system":
-                        _split_system(op.operation, self.inputs)
+        for op in walk(module.operation, "parc.system"):
+            split_system(op.operation, self.inputs)
 
 
-def _split_system(system: ir.Operation, inputs: bool) -> None:
+def split_system(system: ir.Operation, inputs: bool = True) -> None:
+    """Give the input products and the stages of one system's cells equations of their own."""
     equations = [o.operation for o in system.regions[0].blocks[0].operations if o.operation.name == "parc.equation"]
     for equation in equations:
         _split_concatenations(system, equation)
@@ -66,6 +62,45 @@ def _split_system(system: ir.Operation, inputs: bool) -> None:
     kept = set() if inputs else _kept_inputs(system, cyclic)
     for equation in equations:
         _Splitter(system, equation, cyclic[equation], kept).run()
+
+
+def input_products(system: ir.Operation, equation: ir.Operation) -> list[ir.Operation]:
+    """The products of what an equation reads with weights, in order."""
+    splitter = _Splitter(system, equation, set(), set())
+    splitter.is_recurrent = True
+    splitter.place()
+    return splitter.inputs
+
+
+def split_into(
+    system: ir.Operation, equation: ir.Operation, stages: Iterable[tuple[str, Iterable[ir.Operation]]]
+) -> None:
+    """Cut an equation in several, each with a suffix of its name and operations of its body, in their order.
+
+    What is read, and what is made of it without computing, is there in each of them.
+    """
+    splitter = _Splitter(system, equation, set(), set())
+    splitter.place()
+    repeated = splitter.shared | splitter.repeated
+    splitter.emit([_Stage(f"{splitter.label}_{name}", [op for op in ops if op not in repeated]) for name, ops in stages])
+
+
+def gapless_index(system: ir.Operation, equation: ir.Operation) -> tuple[ir.AffineMap, list[ir.AffineExpr]]:
+    """Where arrays of what an equation computes are accessed and how large they are.
+
+    As in its first write, but from 0 on, so that all of their elements are defined.
+    """
+    write = _named(equation, "parc.write")[0]
+    at = ir.AffineMapAttr(write.attributes["at"]).value
+    symbols = tuple(ir.StringAttr(s).value for s in system.attributes["symbols"])
+    attribute = equation.attributes["domain"]
+    space = instance_space(symbols, "", dimension_names(domain_rank(attribute), symbols))
+    box = bounding_box(to_map(at, to_set(attribute, space), "").range())
+    if box is None:
+        shape = ir.AffineMapAttr(write.operands[1].owner.attributes["shape"]).value
+        return at, list(shape.results)[: len(at.results)]
+    index = [expr - from_aff(lower) for expr, lower in zip(at.results, box.lower, strict=True)]
+    return ir.AffineMap.get(at.n_dims, at.n_symbols, index), box.extents()
 
 
 def _kept_inputs(system: ir.Operation, cyclic: dict[ir.Operation, set[ir.Value]]) -> set[ir.Operation]:
@@ -239,7 +274,7 @@ class _Splitter:
             name = self.label if level == depth else f"{self.label}_stage{level}"
             ops = [o.operation for o in self.block.operations if self.level.get(o.operation) == level]
             stages.append(_Stage(name, ops))
-        self._emit(stages)
+        self.emit(stages)
 
     def _place(self, op: ir.Operation) -> None:
         # Scalars are what is computed from the step's number.
@@ -322,10 +357,11 @@ class _Splitter:
 
     # -- writing the new equations -----------------------------------------------------------------------------
 
-    def _emit(self, stages: list[_Stage]) -> None:
+    def emit(self, stages: list[_Stage]) -> None:
+        """Replace the equation by its stages."""
         home = {op: i for i, stage in enumerate(stages) for op in stage.ops}
         crossing: dict[ir.Value, ir.Value] = {}
-        at, leading = self._index()
+        at, leading = gapless_index(self.system, self.equation)
         for i, stage in enumerate(stages):
             for value in (v for op in stage.ops for v in captured_values(op)):
                 owner = None if isinstance(value.owner, ir.Block) else value.owner.operation
@@ -335,20 +371,6 @@ class _Splitter:
             own = [v for v in crossing if home[v.owner.operation] == i]
             self._emit_stage(stage, crossing, own, ir.AffineMapAttr.get(at))
         self.equation.erase()
-
-    def _index(self) -> tuple[ir.AffineMap, list[ir.AffineExpr]]:
-        """Where the arrays between stages are accessed and how large they are: as in the first write, without gaps."""
-        write = _named(self.equation, "parc.write")[0]
-        at = ir.AffineMapAttr(write.attributes["at"]).value
-        symbols = tuple(ir.StringAttr(s).value for s in self.system.attributes["symbols"])
-        attribute = self.equation.attributes["domain"]
-        space = instance_space(symbols, "", dimension_names(domain_rank(attribute), symbols))
-        box = bounding_box(to_map(at, to_set(attribute, space), "").range())
-        if box is None:
-            shape = ir.AffineMapAttr(write.operands[1].owner.attributes["shape"]).value
-            return at, list(shape.results)[: len(at.results)]
-        index = [expr - from_aff(lower) for expr, lower in zip(at.results, box.lower, strict=True)]
-        return ir.AffineMap.get(at.n_dims, at.n_symbols, index), box.extents()
 
     def _unknown(self, value: ir.Value, name: str, leading: list[ir.AffineExpr]) -> ir.Value:
         """An array for a value that one stage hands to a later one; `leading` are its extents in front of the tile."""

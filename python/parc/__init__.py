@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from parc.api import compile, explain
     from parc.deploy.load import load
     from parc.deploy.loaded import LoadedModule
+    from parc.fixed_points import FixedPoint, fixed_point
+    from parc.iteration import Iteration
     from parc.module import Module
     from parc.report import Report
 
@@ -15,6 +17,8 @@ __all__ = [
     "CallError",
     "CompileError",
     "DeviceError",
+    "FixedPoint",
+    "Iteration",
     "LoadError",
     "LoadedModule",
     "Module",
@@ -23,15 +27,19 @@ __all__ = [
     "SaveError",
     "compile",
     "explain",
+    "fixed_point",
     "load",
 ]
 
 _PLACES = {
+    "FixedPoint": "parc.fixed_points",
+    "Iteration": "parc.iteration",
     "LoadedModule": "parc.deploy.loaded",
     "Module": "parc.module",
     "Report": "parc.report",
     "compile": "parc.api",
     "explain": "parc.api",
+    "fixed_point": "parc.fixed_points",
     "load": "parc.deploy.load",
 }
 

@@ -8,11 +8,12 @@ from torch import Tensor
 from torch_mlir import ir
 
 from parc.compiler import Compiler, Options
+from parc.iteration import Iteration
 from parc.memory import parse_bytes
 from parc.memory_report import MemoryReport, sizes_of, step_memory
 from parc.module import Model, Module, Source
 from parc.pipelines import stage_of
-from parc.poly.schedules import STRATEGIES
+from parc.poly.schedules import ITERATIVE, STRATEGIES
 from parc.report import Report, explain_module, explain_training
 from parc.target import Target
 
@@ -27,6 +28,7 @@ def compile(
     target: str = "cpu",
     threads: int | None = None,
     strategy: str = "auto",
+    iteration: Iteration | None = None,
     dynamic_shapes: object = None,
     training: bool = False,
     memory: int | str | None = None,
@@ -44,6 +46,8 @@ def compile(
         CPU, on CPU tensors, and checks each memory access (docs/gpu.md).
     threads: None for as many as this process may use; of GPUs thread blocks, None for one to a multiprocessor.
     strategy: "auto" lets the cost model choose; or one of `parc.poly.schedules.STRATEGIES`.
+    iteration: how strategies that iterate sweep, and how far their results may be from exact ones; it permits "auto" to
+        choose one of these.  None is `Iteration()` for an iterative strategy, and exact results for "auto".
     dynamic_shapes: as for torch.export, where a string also names a dimension; None finds by trial which dimensions
         may vary from call to call.
     training: compile at once what a training step needs, for the parameters and example inputs that require a
@@ -58,7 +62,8 @@ def compile(
     compiled, `DeviceError` for a GPU that is not there; calls raise `CallError` for arguments that do not fit.
     """
     limit = None if memory is None else parse_bytes(memory)
-    module = Module(Source.of(model, dynamic_shapes), _options(strategy, threads, target, launches), limit)
+    options = _options(strategy, iteration, threads, target, launches)
+    module = Module(Source.of(model, dynamic_shapes), options, limit)
     arguments = _arguments(example_inputs)
     if example_inputs is not None or example_kwargs is not None or isinstance(model, str | os.PathLike):
         module.build(arguments, example_kwargs or {}, training=training)
@@ -75,6 +80,7 @@ def explain(
     target: str = "cpu",
     threads: int | None = None,
     strategy: str = "auto",
+    iteration: Iteration | None = None,
     dynamic_shapes: object = None,
     training: bool = False,
     sizes: Mapping[str, int] | None = None,
@@ -89,7 +95,7 @@ def explain(
         return model.explain(sizes)
     source = Source.of(model, dynamic_shapes)
     imported = source.load(_arguments(example_inputs), example_kwargs or {}, ir.Context())
-    compiler = Compiler(imported, _options(strategy, threads, target), source.name)
+    compiler = Compiler(imported, _options(strategy, iteration, threads, target), source.name)
     if training:
         forward, backward = (compiler.schedule(program) for program in compiler.adjoint())
         return _with_step(explain_training(forward, backward, sizes), (forward, backward), compiler, sizes)
@@ -120,13 +126,17 @@ def _arguments(example: Example) -> tuple[object, ...]:
     return tuple(example) if isinstance(example, tuple | list) else (example,)
 
 
-def _options(strategy: str, threads: int | None, target: str, launches: str = "once") -> Options:
+def _options(
+    strategy: str, iteration: Iteration | None, threads: int | None, target: str, launches: str = "once"
+) -> Options:
     if strategy not in ("auto", *STRATEGIES):
         raise ValueError(f"there is no strategy '{strategy}'; choose from auto, {', '.join(STRATEGIES)}")
+    if iteration is not None and strategy not in ("auto", *ITERATIVE):
+        raise ValueError(f"iteration= is for auto, {', '.join(ITERATIVE)}: the strategy '{strategy}' makes no sweeps")
     if threads is not None and threads < 1:
         raise ValueError(f"threads is at least 1, not {threads}")
     if launches not in ("once", "waves"):
         raise ValueError(f"launches is 'once' or 'waves', not '{launches}'")
     if launches == "waves" and target == "cpu":
         raise ValueError("launches='waves' is for programs of GPUs: the target is cpu")
-    return Options(strategy, threads or 0, Target.parse(target), launches)
+    return Options(strategy, iteration, threads or 0, Target.parse(target), launches)

@@ -20,6 +20,8 @@ _LOW_PRECISION = 5e-2
 _GRADIENT_TOLERANCE = {torch.float64: 1e-6, torch.float32: 5e-3}
 # How much further f32 may be where a program's products round their factors to these (`codegen/blocks/target.py`).
 _ROUNDED_PRODUCTS = {"f32": 1.0, "tf32": 5.0, "f16": 5.0, "bf16": 20.0}
+# How much further what sweeps within a tolerance may be, in tolerances: errors of all steps, and what they become.
+_SWEPT = 100.0
 # Gradients that are small beside the largest are the rest of sums that cancel: rounding errors.
 _SMALL = 1e-3
 
@@ -41,15 +43,16 @@ def compare_results(compiled: Compiled, parameters: Parameters, original: Origin
         except Exception:  # noqa: BLE001 (whatever a program raises at a size that it does not take)
             continue
         where = _where(sizes)
+        tolerance = compiled.signature.tolerance
         try:
             results = compiled(compiled.sizes(inputs), inputs, parameters.current())
         except CallError as e:
             raise CompileError(f"the model runs at {where} but the compiled program does not: {e}") from e
         for i, (result, reference) in enumerate(zip(results[: len(expected)], expected, strict=True)):
-            if difference := _difference(result, reference, precision):
+            if difference := _difference(result, reference, precision, _SWEPT * tolerance):
                 raise CompileError(
                     f"the compiled program does not compute what the model does: at {where}, result {i} {difference}; "
-                    "the model does something else at some sizes, or this is a bug in parc"
+                    f"the model does something else at some sizes, {_or_tolerance(tolerance)}or this is a bug in parc"
                 )
 
 
@@ -59,11 +62,12 @@ def compare_gradients(
     parameters: Snapshot,
     original: Original,
     precision: str = "f32",
+    tolerance: float = 0.0,
 ) -> None:
     """Differentiate both programs by the `wanted` arguments (number -> name), with random cotangents.
 
     CompileError when a gradient differs.  Sizes at which the original cannot be differentiated are left out.
-    `precision` as for `compare_results`.
+    `precision` as for `compare_results`; `tolerance` is the largest one of iterations in the compiled programs.
     """
     for sizes in original.sizes:
         inputs = [t.requires_grad_(i in wanted) for i, t in enumerate(original.inputs(sizes))]
@@ -84,19 +88,25 @@ def compare_gradients(
         references = [torch.zeros_like(s) if e is None else e for s, e in zip(sources, expected, strict=True)]
         largest = max(map(_size, references))
         for name, gradient, reference in zip(wanted.values(), gradients, references, strict=True):
-            if difference := _gradient_difference(gradient, reference, largest, precision):
+            if difference := _gradient_difference(gradient, reference, largest, precision, _SWEPT * tolerance):
                 raise CompileError(
                     f"the compiled program does not differentiate as the model does: at {_where(sizes)}, the gradient "
-                    f"of '{name}' {difference}; the model does something else at some sizes, or this is a bug in parc"
+                    f"of '{name}' {difference}; the model does something else at some sizes, {_or_tolerance(tolerance)}"
+                    "or this is a bug in parc"
                 )
+
+
+def _or_tolerance(tolerance: float) -> str:
+    """The same cause for all that sweeps: a change may be small where much is missing."""
+    return f"its iterations need a smaller tolerance than {tolerance:g}, " if tolerance else ""
 
 
 def _where(sizes: Mapping[str, int]) -> str:
     return ", ".join(f"{name}={value}" for name, value in sizes.items()) or "the sizes of the example"
 
 
-def _difference(result: Tensor, reference: Tensor, precision: str) -> str:
-    """What differs, in words; an empty string when the tensors agree."""
+def _difference(result: Tensor, reference: Tensor, precision: str, more: float) -> str:
+    """What differs, in words; an empty string when the tensors agree, or are no more than `more` further apart."""
     if form := _other_form(result, reference):
         return form
     if not (reference.is_floating_point() or reference.is_complex()):
@@ -104,14 +114,14 @@ def _difference(result: Tensor, reference: Tensor, precision: str) -> str:
         return f"differs in {wrong} of {reference.numel()} values" if wrong else ""
     finite = reference[reference.isfinite()].abs()
     scale = max(1.0, float(finite.max())) if finite.numel() else 1.0
-    allowed = _TOLERANCE.get(reference.dtype, _LOW_PRECISION) * _rounding(reference.dtype, precision) * scale
+    allowed = _TOLERANCE.get(reference.dtype, _LOW_PRECISION) * _rounding(reference.dtype, precision) * scale + more
     if torch.allclose(result, reference, rtol=0, atol=allowed, equal_nan=True):
         return ""
     error = (result - reference).abs().nan_to_num(torch.inf).max()
     return f"is off by {float(error):.2g} (values up to {scale:.2g})"
 
 
-def _gradient_difference(gradient: Tensor, reference: Tensor, largest: float, precision: str) -> str:
+def _gradient_difference(gradient: Tensor, reference: Tensor, largest: float, precision: str, more: float) -> str:
     """What differs, in words; an empty string when the tensors agree, or where the reference is infinite or NaN."""
     if form := _other_form(gradient, reference):
         return form
@@ -119,7 +129,7 @@ def _gradient_difference(gradient: Tensor, reference: Tensor, largest: float, pr
     error, size = _root_mean_square((gradient - reference)[known]), _size(reference)
     allowed = _GRADIENT_TOLERANCE.get(reference.dtype, 2 * _LOW_PRECISION) * _rounding(reference.dtype, precision)
     allowed *= max(size, _SMALL * largest)
-    return "" if error <= allowed else f"is off by {error:.2g} (root mean square; its own is {size:.2g})"
+    return "" if error <= allowed + more else f"is off by {error:.2g} (root mean square; its own is {size:.2g})"
 
 
 def _rounding(dtype: torch.dtype, precision: str) -> float:

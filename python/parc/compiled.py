@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from parc.errors import CallError
+from parc.iteration_state import IterationState
 from parc.memory import Memory
 from parc.parameters import Snapshot, plain
 from parc.runtime.executable import Buffer, Executable
@@ -20,6 +21,8 @@ class Compiled:
 
     def __init__(self, executable: Executable, signature: Signature) -> None:
         self.signature = signature
+        self._state = IterationState()
+        self._iterates = bool(signature.starts or signature.solutions or signature.iterations)
         self._executable = executable
         self._dtypes = [t.dtype for t in signature.inputs]
         self._known: tuple[tuple[torch.Size, ...] | None, tuple[int, ...]] = (None, ())
@@ -27,8 +30,13 @@ class Compiled:
         self._prepared: list[Tensor] = []
         self._prepared_buffers: list[Buffer] = []
         self._sized_for: tuple[int, ...] | None = None
-        self._result_sizes: list[tuple[torch.dtype, tuple[int, ...]]] = []
+        self._output_sizes: list[tuple[torch.dtype, tuple[int, ...]]] = []
         self._lock = threading.Lock()
+
+    def share(self, state: IterationState) -> None:
+        """Hand on and note here what iterations start from and how they go, as other programs do."""
+        state.add(self.signature)
+        self._state = state
 
     @property
     def device(self) -> torch.device:
@@ -55,8 +63,7 @@ class Compiled:
 
     def memory(self, symbols: tuple[int, ...]) -> Memory:
         """The memory of a call at these sizes."""
-        types = (self.signature.inputs, self.signature.results, self.signature.parameters)
-        inputs, results, parameters = (sum(t.bytes(symbols) for t in group) for group in types)
+        inputs, results, parameters = self.signature.bytes(symbols)
         places = self._executable.places(symbols)
         arena, prepared = self.arena_bytes(symbols), self._executable.prepared_bytes
         block = self._executable.facts.block
@@ -70,7 +77,7 @@ class Compiled:
         """Run on inputs of these sizes. The results are new tensors, which carry no gradient."""
         with self._lock:
             if symbols != self._sized_for:
-                self._result_sizes = [(t.dtype, t.sizes(symbols)) for t in self.signature.results]
+                self._output_sizes = self.signature.outputs(symbols)
                 self._sized_for = symbols
             if parameters is not self._prepared_from:
                 self._prepared = self._executable.prepare(parameters.buffers, len(symbols))
@@ -78,17 +85,25 @@ class Compiled:
                 self._prepared_from = parameters
             device = self.device
             held = [plain(t) for t in inputs]
-            results = [torch.empty(sizes, dtype=dtype, device=device) for dtype, sizes in self._result_sizes]
+            held += self._state.starts(self.signature, symbols, device)
+            outputs = [torch.empty(sizes, dtype=dtype, device=device) for dtype, sizes in self._output_sizes]
             self._executable.run(
                 symbols,
                 [
                     *[Buffer(t.data_ptr(), t.shape) for t in held],
                     *parameters.buffers,
                     *self._prepared_buffers,
-                    *[Buffer(t.data_ptr(), t.shape) for t in results],
+                    *[Buffer(t.data_ptr(), t.shape) for t in outputs],
                 ],
             )
-        return results
+            return self._results_of(outputs) if self._iterates else outputs
+
+    def _results_of(self, outputs: list[Tensor]) -> list[Tensor]:
+        """The results among what a call gives; the rest is kept."""
+        results, solutions = len(self.signature.results), len(self.signature.solutions)
+        rest = outputs[results:]
+        self._state.keep(self.signature, rest[:solutions], rest[solutions:])
+        return outputs[:results]
 
 
 def refuse_transforms(inputs: Sequence[Tensor]) -> None:

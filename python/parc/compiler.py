@@ -18,6 +18,7 @@ from parc.compiled import Compiled
 from parc.errors import CompileError
 from parc.importers import Imported
 from parc.importers.imported import Original
+from parc.iteration import Iteration
 from parc.jit import JitError
 from parc.parameters import Parameters
 from parc.pipelines import Step, run_pipeline, stage_of, stage_steps, stages_after, steps_until
@@ -38,6 +39,8 @@ class Options:
     """How to compile: `threads`, of a GPU blocks, are as many as there are where they are 0."""
 
     strategy: str = "auto"
+    iteration: Iteration | None = None
+    """How iterative strategies sweep; without one, "auto" chooses none of them."""
     threads: int = 0
     target: Target = field(default_factory=Target)
     launches: str = "once"
@@ -207,6 +210,7 @@ class Compiler:
         return stage_steps(
             stage,
             strategy=self._options.strategy,
+            iteration=self._options.iteration,
             threads=self._options.threads if backend.codegen == "cpu" else backend.members,
             sizes=self._imported.sizes,
             wrt=wanted,

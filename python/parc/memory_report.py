@@ -129,13 +129,14 @@ def step_memory(
 def _result_count(forward: ir.Module) -> int:
     """How many results a forward program has besides the saved values."""
     attributes = [ir.DictAttr(a) for a in _main(forward).attributes["res_attrs"]]
-    return sum("parc.kind" not in a or ir.StringAttr(a["parc.kind"]).value != "saved" for a in attributes)
+    kinds = [ir.StringAttr(a["parc.kind"]).value for a in attributes if "parc.kind" in a]
+    return len(attributes) - sum(kind in ("saved", "solution", "statistic") for kind in kinds)
 
 
 def _saved_arrays(types: Sequence[TensorType], forward: ir.Module, symbols: tuple[int, ...]) -> tuple[SavedArray, ...]:
-    """What a forward program saves: its last results."""
-    values = list(terminator(_main(forward).entry_block).operands)
-    values = values[len(values) - len(types) :]
+    """What a forward program saves: what comes behind its results."""
+    first = _result_count(forward)
+    values = list(terminator(_main(forward).entry_block).operands)[first : first + len(types)]
     return tuple(SavedArray(_origin(v), str(t), t.bytes(symbols)) for v, t in zip(values, types, strict=True))
 
 
@@ -159,7 +160,7 @@ def _origin(value: ir.Value) -> str:
             attributes = ir.DictAttr(value.owner.owner.operation.attributes["arg_attrs"][value.arg_number])
             return ir.StringAttr(attributes["parc.name"]).value if "parc.name" in attributes else "an argument"
         op = value.owner.operation
-        if op.name == "parc.array":
+        if op.name in ("parc.array", "parc.iterated"):
             return ir.StringAttr(op.attributes["name"]).value
         if op.name == "linalg.generic":
             return ", ".join(words([op])) or op.name

@@ -19,6 +19,8 @@ from parc.compiler import Compiler, Options, Program
 from parc.errors import CallError
 from parc.importers import Imported, import_model, import_path
 from parc.importers.on_device import import_on
+from parc.iteration import Iterations
+from parc.iteration_state import IterationState
 from parc.memory import Memory
 from parc.memory_report import MemoryReport, sizes_of
 from parc.parameters import Parameters, container
@@ -93,6 +95,7 @@ class Module(nn.Module):
         super().__init__()
         # The original is no submodule, which would put a name in front of all of its.
         self.__dict__.update(_source=source, _options=options, _memory=memory, _built=None, _original=None)
+        self.__dict__["_iterations"] = IterationState()
         if isinstance(source.model, nn.Module) and not isinstance(source.model, torch.jit.ScriptModule):
             self._share(source.model)
 
@@ -124,7 +127,8 @@ class Module(nn.Module):
         compiler = Compiler(imported, self._options, self._source.name, backend)
         program, parameters = compiler.inference(imported.parameters)
         parts = owner.modules() if imported.mode_matters else ()
-        steps = Training(compiler, program.run, parameters, self._memory)
+        steps = Training(compiler, program.run, parameters, self._memory, self._iterations)
+        program.run.share(self._iterations)
         modes = tuple((p, p.training) for p in parts)
         built = _Built(program, parameters, steps, imported.structure, modes, autocast, imported.sizes)
         if training:
@@ -142,6 +146,24 @@ class Module(nn.Module):
         symbols, parameters = built.program.run.sizes(inputs), built.parameters.current()
         wanted = built.training.wanted(inputs, parameters) if torch.is_grad_enabled() else ()
         return built.training.memory(wanted, symbols) if wanted else built.program.run.memory(symbols)
+
+    @property
+    def iterations(self) -> dict[str, Iterations]:
+        """How each iteration went in the last call that ran it, by its name (those of `explain`).
+
+        Waits for a GPU to finish that call.
+        """
+        return self._iterations.last
+
+    def start_from(self, guesses: Mapping[str, Tensor] | None) -> None:
+        """Say what the next call's iterations start from, of programs compiled with `parc.Iteration(start="previous")`.
+
+        guesses: arrays by the names in `explain`; others start from what the last call of the same sizes ended with, as
+            all do after the next call.  None forgets that: the next call starts from zeros.
+
+        The next call raises `CallError` for a name that no program knows, and for another type or shape than its own.
+        """
+        self._iterations.guess(guesses)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the program and its weights as they are now to one file, which `parc.load` runs without a compiler.
@@ -179,6 +201,7 @@ class Module(nn.Module):
         at = sizes_of(program.run.signature, sizes or {}, report.sizes, self._built.sizes)
         symbols = tuple(at.values())
         memory = None if step is None else training.report(step, symbols)
+        report = report.with_last(self.iterations)
         return replace(report, memory=MemoryReport(at, program.run.memory(symbols), memory))
 
     def _share(self, original: nn.Module) -> None:

@@ -50,4 +50,9 @@ def _parse(kind: object, value: str, where: str) -> object:
             return int(value)
         except ValueError:
             raise UsageError(f"{where} takes an integer, not '{value}'") from None
+    if kind in (float, "float"):
+        try:
+            return float(value)
+        except ValueError:
+            raise UsageError(f"{where} takes a number, not '{value}'") from None
     return value

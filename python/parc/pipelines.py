@@ -11,6 +11,7 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import cache
 from string import Template
 
@@ -19,6 +20,7 @@ from torch_mlir.passmanager import ExternalPass, PassManager
 
 import parc.passes
 from parc.errors import CompileError, UsageError
+from parc.iteration import Iteration
 from parc.passbase import Pass
 
 # Stage -> steps, in the order that data takes. `$strategy`, `$threads` and so on are the caller's choices.
@@ -37,9 +39,11 @@ PIPELINES: dict[str, tuple[str, ...]] = {
         "canonicalize",
         "cse",
         "raise-recurrence",
+        "raise-pixels",
         "raise-products",
         "canonicalize",
         "cse",
+        "close-iteration",
     ),
     "adjoint": (
         "split-products{inputs=$inputs}",
@@ -53,6 +57,9 @@ PIPELINES: dict[str, tuple[str, ...]] = {
         "cse",
     ),
     "schedule": (
+        "iterate{solver=$strategy tolerance=$tolerance block=$block limit=$limit start=$start damping=$damping "
+        "threads=$threads sizes=$sizes target=$target}",
+        "iterate-layers{solver=$strategy tolerance=$tolerance block=$block limit=$limit start=$start}",
         "split-products{inputs=$inputs}",
         "fold-slices",
         "canonicalize",
@@ -65,6 +72,7 @@ PIPELINES: dict[str, tuple[str, ...]] = {
     ),
     "loops": (
         "lower-to-loops{target=$target blocks=$blocks precision=$precision form=$form}",
+        "lower-iterations",
         "name-sizes",
         "hoist-parameters",
     ),
@@ -180,7 +188,7 @@ def stage_of(module: ir.Module) -> str | None:
         return ir.WalkResult.ADVANCE
 
     module.operation.walk(visit)
-    if scheduled and all(scheduled):
+    if (scheduled or "parc.iterate" in names) and all(scheduled):
         return "schedule"
     if "parc.team" in names:
         return "loops"
@@ -197,6 +205,7 @@ def stage_steps(
     stage: str,
     *,
     strategy: str = "auto",
+    iteration: Iteration | None = None,
     threads: int = 0,
     sizes: Mapping[str, int] | None = None,
     wrt: Sequence[str] = (),
@@ -206,13 +215,18 @@ def stage_steps(
 ) -> list[Step]:
     """The steps of one stage.
 
-    `threads` (of a GPU: blocks) 0 means as many as the machine has; `sizes` are those that a schedule is chosen for (it
-    is right for all); `wrt` names the arguments to differentiate by, all of them when empty; `target`, `precision`
+    `iteration` is how iterative strategies sweep; without one, "auto" chooses none of them.  `threads` (of a GPU:
+    blocks) 0 means as many as the machine has; `sizes` are those that a schedule is chosen for (it is right for all);
+    `wrt` names the arguments to differentiate by, all of them when empty; `target`, `precision`
     and `form` are those of `codegen/blocks/target.py`.
     """
     text = ",".join(PIPELINES[stage])
     listed = ",".join(f"{name}={size}" for name, size in (sizes or {}).items())
+    if iteration is None:
+        # A tolerance of 0 allows "auto" no solution that is within a tolerance.
+        iteration = Iteration(tolerance=0.0) if strategy == "auto" else Iteration()
     choices = {
+        **asdict(iteration),
         "strategy": strategy,
         "threads": threads,
         "sizes": listed,

@@ -22,10 +22,7 @@ class Planned:
 
     def memory(self, symbols: Sequence[int]) -> Memory:
         """The memory of a call at these sizes."""
-        ours = self.signature
-        inputs, results, parameters = (
-            sum(t.bytes(symbols) for t in group) for group in (ours.inputs, ours.results, ours.parameters)
-        )
+        inputs, results, parameters = self.signature.bytes(symbols)
         places = self.facts.arena.places(symbols, self.members)
         prepared, arena = self.facts.prepared_bytes, self.arena_bytes(symbols)
         return Memory(inputs, results, parameters, prepared, arena, places, block=self.facts.block)

@@ -15,7 +15,7 @@ from parc.expression import Expression
 from parc.memory import BlockMemory
 from parc.poly.affine import with_names
 from parc.runtime.facts import Facts, StaticTensor
-from parc.signature import Extent, Signature, TensorType
+from parc.signature import Extent, Iterated, Signature, TensorType
 
 _OPERATORS = {
     ir.AffineAddExpr: "+",
@@ -43,21 +43,44 @@ def read_signature(
 
     outputs = main.type.results
     named = main.attributes["res_attrs"] if "res_attrs" in main.attributes else [{}] * len(outputs)
+    results = [(t, ir.DictAttr(a) if a else ir.DictAttr.get({})) for t, a in zip(outputs, named, strict=True)]
+    by_kind: dict[str, list[tuple[ir.Type, ir.DictAttr]]] = {"result": [], "solution": [], "statistic": []}
+    for type_, attribute in results:
+        kind = _string(attribute, "parc.kind", "result")
+        by_kind[kind if kind in by_kind else "result"].append((type_, attribute))
+    if [pair for group in by_kind.values() for pair in group] != results:
+        raise CompileError("expects solutions behind all other results, and statistics behind solutions", main.location)
     signature = Signature(
         symbols,
         tuple(least.get(name, 0) for name in symbols),
         tensors([(t, a) for t, a, kind in arguments if kind == "input"], "input"),
         tensors([(t, a) for t, a, kind in arguments if kind == "parameter"], "parameter"),
-        tensors(
-            [(t, ir.DictAttr(a) if a else ir.DictAttr.get({})) for t, a in zip(outputs, named, strict=True)],
-            "result",
-        ),
+        tensors(by_kind["result"], "result"),
+        tensors([(t, a) for t, a, kind in arguments if kind == "start"], "start"),
+        tensors(by_kind["solution"], "solution"),
+        _iterations(main, [attribute for _, attribute in by_kind["statistic"]]),
     )
     known = {extent.symbol for type_ in signature.inputs for extent in type_.shape if extent.scale}
     for i, name in enumerate(symbols):
         if i not in known and not sizes_given:
             raise CompileError(f"the size {name} does not follow from the shape of any input", main.location)
     return signature
+
+
+def _iterations(main: func.FuncOp, statistics: Sequence[ir.DictAttr]) -> tuple[Iterated, ...]:
+    """The iterations whose numbers of sweeps and last changes are results."""
+    names = [_string(a, "parc.name", "") for a in statistics]
+    found = [
+        Iterated(
+            name.removesuffix(".sweeps"),
+            _string(attributes, "parc.solver", ""),
+            ir.FloatAttr(attributes["parc.tolerance"]).value if "parc.tolerance" in attributes else None,
+        )
+        for name, attributes in zip(names[::2], statistics[::2], strict=True)
+    ]
+    if names != [f"{iteration.name}.{what}" for iteration in found for what in ("sweeps", "change")]:
+        raise CompileError(f"expects the sweeps and then the change of each iteration, found {names}", main.location)
+    return tuple(found)
 
 
 def read_facts(module: ir.Module, symbols: Sequence[str] = ()) -> Facts:
@@ -113,7 +136,7 @@ def _tensor(
     if not isinstance(type_, ir.RankedTensorType):
         raise CompileError(f"'{name}' is of type {type_}; programs take and return tensors")
     if "parc.shape" in attributes:
-        shape = [_extent(e, symbols) for e in ir.AffineMapAttr(attributes["parc.shape"]).value.results]
+        shape = [read_extent(e, symbols) for e in ir.AffineMapAttr(attributes["parc.shape"]).value.results]
     else:
         shape = [_constant(n) for n in type_.shape]
     return TensorType(name, _dtype(name, type_.element_type, name in unsigned), tuple(shape))
@@ -127,13 +150,14 @@ def _constant(value: int) -> Extent:
     return Extent(str(value), Expression.constant(value), offset=value)
 
 
-def _extent(expr: ir.AffineExpr, symbols: tuple[str, ...]) -> Extent:
+def read_extent(expr: ir.AffineExpr, symbols: tuple[str, ...]) -> Extent:
+    """An expression in the symbols alone, which have these names, as an extent."""
     expr = expr.maybe_downcast()
     if isinstance(expr, ir.AffineConstantExpr):
         return _constant(expr.value)
     if isinstance(expr, ir.AffineSymbolExpr):
         return Extent(symbols[expr.position], _expression(expr), expr.position, 1)
-    left, right = _extent(expr.lhs, symbols), _extent(expr.rhs, symbols)
+    left, right = read_extent(expr.lhs, symbols), read_extent(expr.rhs, symbols)
     size = _expression(expr)
     # MLIR writes constants on the right.
     other = expr.rhs.maybe_downcast()

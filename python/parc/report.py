@@ -7,6 +7,8 @@ from pathlib import Path
 
 from torch_mlir import ir
 
+from parc.iteration import Iterations
+from parc.iteration_report import IterationReport, explain_iterations, sweep_of
 from parc.memory_report import MemoryReport
 from parc.poly.affine import dimension_names, with_names
 from parc.poly.dependences import Dependence, check_system, dependences
@@ -64,10 +66,13 @@ class SystemReport(Summary):
     """The schedule as SVG, at small sizes."""
     structure: StructureReport | None
     """The system as a block matrix, and what each way to solve it takes; None for a solver's tree."""
+    part: str = ""
+    """The part of an iteration that it is: one sweep, or what comes after sweeps that do not converge."""
 
     def __str__(self) -> str:
         lines = [
             f"A system of {len(self.equations)} equations{_at(self.sizes)}",
+            *([f"It is {self.part}"] if self.part else []),
             "",
             "Equations",
             *_indented(self.equations.values()),
@@ -102,8 +107,8 @@ class SystemReport(Summary):
 class Report(Summary):
     """All systems of a module.
 
-    The numbers are sums over `systems`; `str(report)` is text, `report.to_html()` has pictures of the waves
-    and of the block matrix too.
+    The numbers are sums over `systems`, with one sweep of each iteration; `str(report)` is text, `report.to_html()` has
+    pictures of the waves and of the block matrix too.
     """
 
     systems: tuple[SystemReport, ...]
@@ -111,6 +116,8 @@ class Report(Summary):
     """The backward program, which the numbers do not count, where there is one."""
     memory: MemoryReport | None = None
     """What a call takes, or a training step."""
+    iterations: tuple[IterationReport, ...] = ()
+    """What is solved by sweeps, within a tolerance."""
 
     def __str__(self) -> str:
         if self.backward is None:
@@ -121,11 +128,16 @@ class Report(Summary):
         return f"{text}\n\n=== Memory of a training step{_at(self.memory.sizes)} ===\n{self.memory}"
 
     def _text(self) -> str:
+        swept = "".join(f"{iteration}\n\n" for iteration in self.iterations)
+        return swept + self._systems_text()
+
+    def _systems_text(self) -> str:
         if not self.systems:
             return "There is no recurrence: nothing is left to schedule."
         if len(self.systems) == 1:
             return str(self.systems[0])
-        parts = [f"{len(self.systems)} systems, one after another", *_summary_lines(self), ""]
+        sweeps = "; of each iteration, the numbers count one sweep" if self.iterations else ""
+        parts = [f"{len(self.systems)} systems, one after another{sweeps}", *_summary_lines(self), ""]
         for number, system in enumerate(self.systems):
             parts += [f"--- {number} ---", str(system), ""]
         return "\n".join(parts).rstrip()
@@ -135,6 +147,14 @@ class Report(Summary):
         """The sizes of all symbols of the systems."""
         own = {name: size for system in self.systems for name, size in system.sizes.items()}
         return own if self.backward is None else self.backward.sizes | own
+
+    def with_last(self, last: Mapping[str, Iterations]) -> "Report":
+        """The same report that says, too, how its iterations went in a call, by their names."""
+        return replace(
+            self,
+            iterations=tuple(replace(i, last=last.get(i.name)) for i in self.iterations),
+            backward=None if self.backward is None else self.backward.with_last(last),
+        )
 
     def to_html(self) -> str:
         """The report as a piece of HTML."""
@@ -157,14 +177,21 @@ def explain_module(module: ir.Module, sizes: Mapping[str, int] | None = None) ->
     Raises CompileError for a system without a schedule, or one that breaks it.
     """
     reports, whole = [], Totals()
+    sweeps: dict[str, Totals] = {}
     with module.context, ir.Location.unknown():
         built = [build(op) for op in systems(module)]
         at = sizes_for_reports(built, sizes or {})
         for system in built:
             report, own = _explain(system, at)
             reports.append(report)
-            whole += own
-        return Report(systems=tuple(reports), **whole.numbers(at))  # type: ignore[arg-type]
+            part = sweep_of(system.op)
+            if part is None or part[1]:
+                whole += own
+            if part is not None and part[1]:
+                sweeps[part[0]] = sweeps.get(part[0], Totals()) + own
+        waves = {name: own.numbers(at)["waves"] for name, own in sweeps.items()}
+        iterations = tuple(replace(i, waves=waves.get(i.name)) for i in explain_iterations(module, at))
+        return Report(systems=tuple(reports), iterations=iterations, **whole.numbers(at))  # type: ignore[arg-type]
 
 
 def explain_training(forward: ir.Module, backward: ir.Module, sizes: Mapping[str, int] | None = None) -> Report:
@@ -178,6 +205,8 @@ def schedule_comment(module: ir.Module) -> str:
     with module.context, ir.Location.unknown():
         built = [build(op) for op in systems(module)]
         at = sizes_for_reports(built, {})
+        for iteration in explain_iterations(module, at):
+            lines += [f"// {line}" for line in str(iteration).splitlines()]
         for number, system in enumerate(built):
             if any(e.time is None for e in system.equations):
                 continue
@@ -209,8 +238,17 @@ def _explain(system: System, at: Mapping[str, int]) -> tuple[SystemReport, Total
         why=system.why or "it was given",
         picture=svg(system, at),
         structure=None if _is_solved(system) else explain_structure(system, flow, layers, _of(system, at)),
+        part=_part(system),
     )
     return report, own
+
+
+def _part(system: System) -> str:
+    part = sweep_of(system.op)
+    if part is None:
+        return ""
+    name, is_sweep = part
+    return f"a sweep of {name}" if is_sweep else f"what {name} is where its sweeps do not converge"
 
 
 def _is_solved(system: System) -> bool:

@@ -54,14 +54,49 @@ class TensorType:
 
 
 @dataclass(frozen=True)
+class Iterated:
+    """What a program says of one of its iterations, besides how it went in a call."""
+
+    name: str
+    solver: str = ""
+    tolerance: float | None = None
+    """Both are missing where the program does not say."""
+
+
+@dataclass(frozen=True)
 class Signature:
-    """`least` holds, per symbol, the smallest value that the program runs at."""
+    """`least` holds, per symbol, the smallest value that the program runs at.
+
+    A program takes inputs, starts and parameters, and gives results, solutions and, for each iteration, the number of
+    its sweeps (int64) and its last change (float64), in this order.  Callers see inputs, parameters and results.
+    """
 
     symbols: tuple[str, ...]
     least: tuple[int, ...]
     inputs: tuple[TensorType, ...]
     parameters: tuple[TensorType, ...]
     results: tuple[TensorType, ...]
+    starts: tuple[TensorType, ...] = ()
+    """What iterations start from."""
+    solutions: tuple[TensorType, ...] = ()
+    """What they ended with, under the names of the starts."""
+    iterations: tuple[Iterated, ...] = ()
+
+    @property
+    def tolerance(self) -> float:
+        """The largest change in the last sweep of an iteration; 0 where there are none."""
+        return max((i.tolerance or 0.0 for i in self.iterations), default=0.0)
+
+    def outputs(self, symbols: Sizes) -> list[tuple[torch.dtype, tuple[int, ...]]]:
+        """The element types and shapes of all that a call gives."""
+        tensors = [(t.dtype, t.sizes(symbols)) for t in (*self.results, *self.solutions)]
+        return tensors + [(torch.int64, ()), (torch.float64, ())] * len(self.iterations)
+
+    def bytes(self, symbols: Sizes) -> tuple[int, int, int]:
+        """The sizes in memory of all that goes in besides parameters, of all that comes out, and of the parameters."""
+        groups = [[*self.inputs, *self.starts], [*self.results, *self.solutions], self.parameters]
+        taken, given, parameters = (sum(t.bytes(symbols) for t in group) for group in groups)
+        return taken, given, parameters
 
     def solve(self, inputs: Sequence[Tensor], device: torch.device = CPU) -> tuple[int, ...]:
         """The symbols' values for these inputs, which are on `device`.

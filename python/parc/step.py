@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from parc.compiler import Program
+from parc.iteration_state import IterationState
 from parc.memory import Need
 from parc.memory_report import StepMemory, step_memory
 from parc.parameters import Snapshot
@@ -34,6 +35,16 @@ class Step:
         self._kept_inputs = len(inputs)
         self.kept = (*inputs, *(self._inputs + names.index(t.name) for t in theirs.parameters))
         self._snapshot = Snapshot(())
+
+    @property
+    def tolerance(self) -> float:
+        """The largest change in the last sweep of an iteration; 0 where there are none."""
+        return max(program.run.signature.tolerance for program in (self.forward, self.backward))
+
+    def share(self, iterations: IterationState) -> None:
+        """Let both programs hand on there what iterations start from, and note how they go."""
+        self.forward.run.share(iterations)
+        self.backward.run.share(iterations)
 
     def renew(self) -> None:
         """Take the parameters as changed since the last backward pass: optimizers may write through `.data`."""

@@ -17,6 +17,7 @@ from parc.comparison import compare_gradients, compare_results
 from parc.compiled import Compiled
 from parc.compiler import Compiler
 from parc.errors import CallError, CompileError
+from parc.iteration_state import IterationState
 from parc.memory import Memory, Need, bytes_text
 from parc.memory_report import StepMemory
 from parc.parameters import Parameters, Snapshot
@@ -42,12 +43,20 @@ class MemoryPlan:
 class Training:
     """The training of one program: its steps, one for each set of arguments that get a gradient."""
 
-    def __init__(self, compiler: Compiler, program: Compiled, parameters: Parameters, memory: int | None) -> None:
-        """`memory` limits what a step takes, in bytes."""
+    def __init__(
+        self,
+        compiler: Compiler,
+        program: Compiled,
+        parameters: Parameters,
+        memory: int | None,
+        iterations: IterationState,
+    ) -> None:
+        """`memory` limits what a step takes, in bytes; its programs share `iterations` with that for inference."""
         self._compiler = compiler
         self._program = program
         self._parameters = parameters
         self._memory = memory
+        self._iterations = iterations
         self._steps: dict[Arguments, Step] = {}
         self._chunked: dict[Arguments, tuple[ChunkedStep | None, str]] = {}
         self._lock = threading.Lock()
@@ -89,6 +98,7 @@ class Training:
                 forward, backward = self._compiler.training(wanted)
                 step = Step(forward, backward, len(self._program.signature.results), wanted)
                 self._compare(step)
+                step.share(self._iterations)
                 self._steps[wanted] = step
             return self._steps[wanted]
 
@@ -168,6 +178,7 @@ class Training:
                     self._chunked[wanted] = None, f"it has no chunks: {e}"
                 else:
                     self._compare(chunked)
+                    chunked.share(self._iterations)
                     chunked.limit = self._memory
                     if reason:
                         reason = f"states cannot be computed backwards: {reason}"
@@ -181,7 +192,8 @@ class Training:
             names = {i: self._arguments[i].name for i in step.wanted}
             if isinstance(step, Step):
                 compare_results(step.forward.run, self._parameters, original, precision)
-            compare_gradients(step.differentiate, names, self._parameters.current(), original, precision)
+            parameters = self._parameters.current()
+            compare_gradients(step.differentiate, names, parameters, original, precision, step.tolerance)
 
     def run(self, call: "_Call", tensors: Sequence[Tensor]) -> list[Tensor]:
         """The results alone."""

@@ -2,7 +2,7 @@
 
 // One buffer for the array; what is the same in every sweep is computed before the first.
 
-// CHECK: func.func @main(%[[N:.*]]: index {{.*}}, %[[X:.*]]: tensor<?xf32> {{.*}}) -> (tensor<?xf32>, tensor<i64> {parc.kind = "statistic", parc.name = "roots.sweeps"}, tensor<f64> {parc.kind = "statistic", parc.name = "roots.change"})
+// CHECK: func.func @main(%[[N:.*]]: index {{.*}}, %[[X:.*]]: tensor<?xf32> {{.*}}) -> (tensor<?xf32>, tensor<i64> {parc.kind = "statistic", parc.name = "roots.sweeps", parc.solver = "{{.*}}", parc.tolerance = {{.*}} : f64}, tensor<f64> {parc.kind = "statistic", parc.name = "roots.change", parc.solver = "{{.*}}", parc.tolerance = {{.*}} : f64})
 // CHECK: %[[SQUARE:.*]] = linalg.square ins(%[[X]]
 // CHECK: %[[A:.*]] = memref.alloc(%[[N]]) : memref<?xf32>
 // CHECK: linalg.copy {{.*}} outs(%[[A]]
@@ -50,7 +50,7 @@ func.func @main(%N: index {parc.kind = "symbol", parc.name = "N"}, %x: tensor<?x
 
 // Sweeps within sweeps: only the outer ones are counted.
 
-// CHECK: func.func @main({{.*}}) -> (tensor<4xf64>, tensor<i64> {parc.kind = "statistic", parc.name = "outer.sweeps"}, tensor<f64> {parc.kind = "statistic", parc.name = "outer.change"})
+// CHECK: func.func @main({{.*}}) -> (tensor<4xf64>, tensor<i64> {parc.kind = "statistic", parc.name = "outer.sweeps", parc.solver = "{{.*}}", parc.tolerance = {{.*}} : f64}, tensor<f64> {parc.kind = "statistic", parc.name = "outer.change", parc.solver = "{{.*}}", parc.tolerance = {{.*}} : f64})
 // CHECK: scf.while
 // CHECK:   scf.while
 // CHECK-NOT: scf.if

@@ -84,6 +84,10 @@ class _Frame:
             return [system]
         if name == "parc.array":
             return [operands[0].take(op)]
+        if name == "parc.iterate":
+            return [_iterate(self, op, int(operands[0]))]
+        if name == "parc.iterated":
+            return [operands[0][op.attributes["name"].value]]
         if name in ("arith.cmpf", "arith.cmpi"):
             return [_COMPARE[name][op.attributes["predicate"].value](*operands)]
         if name == "cf.assert":
@@ -95,6 +99,11 @@ class _Frame:
         return [getattr(self, "_" + name.replace(".", "_"))(op, *operands)]
 
     # -- tensors -----------------------------------------------------------------------------------------------
+
+    def _affine_apply(self, op: ir.Operation, *operands: int) -> int:
+        map_ = ir.AffineMapAttr(op.attributes["map"]).value
+        (expr,) = map_.results
+        return int(_affine(expr, operands[: map_.n_dims], operands[map_.n_dims :]))
 
     def _tensor_empty(self, op: ir.Operation, *sizes: int) -> np.ndarray:
         fresh = iter(sizes)
@@ -186,6 +195,40 @@ class _Frame:
             for output, place, value in zip(outputs, places[segments[0] :], inner.run(block), strict=True):
                 output[place] = value
         return list(outputs)
+
+
+def _iterate(frame: _Frame, op: ir.Operation, limit: int) -> dict[str, np.ndarray]:
+    """The arrays after the last sweep of a `parc.iterate`, by name."""
+    body, otherwise = (list(region.blocks) for region in op.regions)
+    members = [o.operation for o in body[0].operations]
+    arrays = {o.attributes["name"].value: frame.values[o.operands[0]] for o in members if o.name == "parc.previous"}
+    tolerance, change = op.attributes["tolerance"].value, np.inf
+    for sweep in range(limit):
+        inner = _Frame({**frame.values, body[0].arguments[0]: sweep})
+        arrays, change = _run_sweep(inner, members, arrays)
+        if change <= tolerance:
+            return arrays
+    if otherwise and not change <= tolerance:
+        arrays, _ = _run_sweep(_Frame(dict(frame.values)), [o.operation for o in otherwise[0].operations], arrays)
+    return arrays
+
+
+def _run_sweep(
+    frame: _Frame, members: Sequence[ir.Operation], arrays: dict[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], Value]:
+    """The next arrays and the change."""
+    following, change = {}, np.inf
+    for op in members:
+        operands = [frame.values[v] for v in op.operands]
+        if op.name == "parc.previous":
+            frame.values[op.results[0]] = arrays[op.attributes["name"].value]
+        elif op.name == "parc.next":
+            following[op.attributes["name"].value] = operands[0]
+        elif op.name == "parc.change":
+            change = operands[0]
+        else:
+            frame.values.update(zip(op.results, frame.execute(op, operands), strict=True))
+    return following, change
 
 
 def _loop_extents(maps: Sequence[ir.AffineMap], operands: Sequence[Value]) -> list[int]:

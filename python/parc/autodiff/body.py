@@ -38,6 +38,7 @@ class OpenBody:
         self.maps = [ir.AffineMapAttr(a).value for a in linalg.get_indexing_maps(self.op.opview)]
         self.input_count = len(self.op.operands) - len(self.op.results)
         self.operands = [Operand(v, m) for v, m in zip(self.op.operands, self.maps, strict=True)]
+        self._reduces = [emit.REDUCTION in emit.iterators([m]) for m in self.maps[self.input_count :]]
 
     def __enter__(self) -> "OpenBody":
         self._holder = self.op.clone(ip=False)
@@ -76,12 +77,19 @@ class OpenBody:
 
     def reduces(self, result: int) -> bool:
         """Whether several iterations meet in an element of a result."""
-        return emit.REDUCTION in emit.iterators([self.result_map(result)])
+        return self._reduces[result]
 
     def see(self, value: ir.Value, map_: ir.AffineMap) -> ir.Value:
         """The scalar of another tensor at the current iteration."""
         self.operands.append(Operand(value, map_))
         return self.block.add_argument(value.type.element_type, self.op.location)
+
+    def add_dimension(self) -> int:
+        """Add an iteration dimension, in which no operand differs yet; its number."""
+        number: int = self.maps[0].n_dims
+        self.maps = [_wider(m) for m in self.maps]
+        self.operands = [Operand(o.value, _wider(o.map)) for o in self.operands]
+        return number
 
     def take_results(self, ops: Sequence[ir.Operation]) -> None:
         """Let these operations take the body's values from the forward results, where they are computed once."""
@@ -130,12 +138,16 @@ class OpenBody:
         own = self.operand_of(scalar)
         if own is not None and own.map == map_ and emit.is_permutation(map_) and own.value.type == like.type:
             return own.value
-        element = like.type.element_type if isinstance(like.type, ir.ShapedType) else like.type
-        extents = self.sizes.of(like) if isinstance(like.type, ir.ShapedType) else []
+        if isinstance(like.type, ir.ShapedType):
+            return self.array(scalar, map_, self.sizes.of(like), like.type.element_type)
+        return tensor.extract(self.array(scalar, map_, [], like.type), [])
+
+    def array(self, scalar: ir.Value, map_: ir.AffineMap, extents: Sequence[Size], element: ir.Type) -> ir.Value:
+        """The same, a tensor with these extents and of this element type."""
         if emit.is_permutation(map_):
             out = emit.empty_of(extents, element)
             (total,) = self._generic([scalar], map_, self._inputs([scalar], map_), [out], None)
-            return total if isinstance(like.type, ir.ShapedType) else tensor.extract(total, [])
+            return total
         narrow = ir.FloatType(element).width < _SUM_WIDTH
         wide = ir.F32Type.get() if narrow else element
         start = emit.filled(emit.empty_of(extents, wide))
@@ -148,7 +160,7 @@ class OpenBody:
         )
         if narrow:
             total = _truncated(total, emit.empty_of(extents, element))
-        return total if isinstance(like.type, ir.ShapedType) else tensor.extract(total, [])
+        return total
 
     def reduced(
         self, scalars: Sequence[ir.Value], map_: ir.AffineMap, starts: Sequence[ir.Value], combine: Sequence[Combine]
@@ -237,6 +249,11 @@ class OpenBody:
 
 
 _SUM_WIDTH = 32
+
+
+def _wider(map_: ir.AffineMap) -> ir.AffineMap:
+    """The map with one more dimension, which it does not use."""
+    return ir.AffineMap.get(map_.n_dims + 1, map_.n_symbols, list(map_.results))
 
 
 def _plain(map_: ir.AffineMap) -> list[int]:

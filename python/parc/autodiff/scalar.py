@@ -9,6 +9,7 @@ A cotangent of 0 stays 0 where a derivative is infinite: so a `select` keeps out
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
 
 from torch_mlir import ir
 from torch_mlir.dialects import arith
@@ -65,6 +66,34 @@ def pull_back(
                 if partial is not None and operand in active:
                     give(operand, partial(op, cotangent))
     return cotangents
+
+
+def push_forward(ops: Sequence[ir.Operation], tangents: dict[ir.Value, ir.Value]) -> None:
+    """Enter the tangents of straight-line scalar code, emitted at the insertion point, in `tangents`.
+
+    tangents: those of the values that it starts from; a value that is not there has the tangent 0.
+    """
+    for op in ops:
+        if not propagates(op) or not any(v in tangents for v in op.operands):
+            continue
+        result = op.results[0]
+        with op.location:
+            inner = _logistic_argument(op) or _softplus_argument(op)
+            if inner is not None:
+                if inner in tangents:
+                    tangents[result] = _of_composite(op, inner, tangents[inner])
+                continue
+            if op.name in _CASTS:
+                tangents[result] = _CASTS[op.name](result.type, tangents[op.operands[0]])
+                continue
+            # A product with the derivative is the same in both directions.
+            terms = [
+                term
+                for partial, v in zip(partials(op), op.operands, strict=True)
+                if partial is not None and v in tangents and (term := partial(op, tangents[v])) is not None
+            ]
+            if terms:
+                tangents[result] = reduce(arith.addf, terms)
 
 
 def partials(op: ir.Operation) -> Sequence[Partial | None]:
@@ -393,6 +422,10 @@ _PARTIALS: dict[str, Sequence[Partial | None]] = {
         None,
     ),
 }
+
+
+# Linear operations whose tangent has another type than their operand's.
+_CASTS: dict[str, Callable[[ir.Type, ir.Value], ir.Value]] = {"arith.extf": arith.extf, "arith.truncf": arith.truncf}
 
 
 def _square_sum(a: ir.Value, b: ir.Value) -> ir.Value:

@@ -15,6 +15,7 @@ from parc.chunks.reverse import reverse_steps
 from parc.chunks.systems import NoChunksError
 from parc.codegen.irtools import copy_module
 from parc.compiler import Compiler, Program
+from parc.iteration_state import IterationState
 from parc.memory import Need, bytes_text
 from parc.memory_report import SavedArray, StepMemory
 from parc.parameters import Snapshot
@@ -119,6 +120,18 @@ class ChunkedStep:
         self.floating = [i for i in begins.floating if i < self._results]
         self.kept = tuple(range(self._inputs + len(signature.parameters)))
         self._snapshot = Snapshot(())
+
+    @property
+    def tolerance(self) -> float:
+        """The largest change in the last sweep of an iteration; 0 where there are none."""
+        return max(self._begins.tolerance, self._continues.tolerance)
+
+    def share(self, iterations: IterationState) -> None:
+        """Let all programs hand on there what iterations start from, and note how they go."""
+        self._begins.share(iterations)
+        self._continues.share(iterations)
+        if self._reverse is not None:
+            self._reverse.run.share(iterations)
 
     def renew(self) -> None:
         """Take the parameters as changed since the last backward pass: optimizers may write through `.data`."""

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from parc.errors import LoadError
 
-VERSION = 1
+VERSION = 2
 """Of the container, the manifest, and the way that entry points are called."""
 MAGIC = b"\x89parc\r\n\x1a"
 """Not text: a transfer that changes line ends is noticed."""

@@ -1,6 +1,6 @@
 """`parc.LoadedModule`: a saved program, called as the model that it was compiled from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from parc.compiled import Compiled, refuse_transforms
 from parc.deploy.manifest import Manifest
 from parc.errors import CallError
+from parc.iteration import Iterations
+from parc.iteration_state import IterationState
 from parc.memory import Memory
 from parc.parameters import Parameters, container
 from parc.runtime.executable import Executable
@@ -24,6 +26,7 @@ class LoadedModule(nn.Module):
     _manifest: Manifest
     _program: Compiled
     _live: Parameters
+    _iterations: IterationState
 
     def __init__(self, manifest: Manifest, executable: Executable, parameters: Sequence[Tensor]) -> None:
         super().__init__()
@@ -38,10 +41,14 @@ class LoadedModule(nn.Module):
         # Names in the model may be those of this class's methods: its registries are used, not its attributes.
         shared = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
         self.__dict__.update({name: owner.__dict__[name] for name in shared}, training=False)
+        iterations = IterationState()
+        program = Compiled(executable, manifest.image.signature)
+        program.share(iterations)
         named = dict(zip((t.name for t in types), tensors, strict=True))
         self.__dict__.update(
             _manifest=manifest,
-            _program=Compiled(executable, manifest.image.signature),
+            _program=program,
+            _iterations=iterations,
             _live=Parameters(types, named, owner, executable.device),
         )
 
@@ -55,6 +62,15 @@ class LoadedModule(nn.Module):
                 "a loaded program computes no gradients: call it under torch.no_grad(), or compile the model itself"
             )
         return self._manifest.structure.pack(self._program(symbols, inputs, parameters))
+
+    @property
+    def iterations(self) -> dict[str, Iterations]:
+        """How each iteration went in the last call, as of `parc.Module`."""
+        return self._iterations.last
+
+    def start_from(self, guesses: Mapping[str, Tensor] | None) -> None:
+        """Say what the next call's iterations start from, as of `parc.Module`."""
+        self._iterations.guess(guesses)
 
     def memory(self, *args: object, **kwargs: object) -> Memory:
         """What a call with these arguments takes, as planned."""

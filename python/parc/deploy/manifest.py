@@ -14,7 +14,7 @@ from parc.memory import BlockMemory
 from parc.runtime.facts import Facts, StaticTensor
 from parc.runtime.host import Host
 from parc.runtime.image import DeviceImage, ProgramImage, Target
-from parc.signature import Extent, Signature, TensorType, short_name
+from parc.signature import Extent, Iterated, Signature, TensorType, short_name
 
 HOST_CODE, PTX, CUBIN = "host", "ptx", "cubin"
 """Names of sections; that of parameter 3 is `parameter 3`."""
@@ -69,6 +69,9 @@ def manifest_to_json(manifest: Manifest) -> dict[str, Json]:
             for t, p in zip(image.signature.parameters, manifest.parameters, strict=True)
         ],
         "results": [_tensor_to_json(t) for t in image.signature.results],
+        "starts": [_tensor_to_json(t) for t in image.signature.starts],
+        "solutions": [_tensor_to_json(t) for t in image.signature.solutions],
+        "iterations": [asdict(i) for i in image.signature.iterations],
         "prepared": [{"dtype": short_name(t.dtype), "shape": list(t.shape)} for t in image.facts.prepared],
         "assertions": list(image.facts.assertions),
         "arena": [
@@ -108,6 +111,9 @@ def manifest_from_json(value: dict[str, Json], sections: dict[str, memoryview]) 
         _tensors(value["inputs"]),
         _tensors(value["parameters"]),
         _tensors(value["results"]),
+        _tensors(value["starts"]),
+        _tensors(value["solutions"]),
+        tuple(_iterated(i) for i in value["iterations"]),
     )
     _check_formulas(signature, facts)
     image = ProgramImage(
@@ -128,6 +134,11 @@ def _block_memory(value: dict[str, Json]) -> BlockMemory:
         tuple((str(name), int(size)) for name, size in value[key]) for key in ("resident", "streamed")
     )
     return BlockMemory(threads, limit, used, resident, streamed)
+
+
+def _iterated(value: dict[str, Json]) -> Iterated:
+    tolerance = value["tolerance"]
+    return Iterated(str(value["name"]), str(value["solver"]), None if tolerance is None else float(tolerance))
 
 
 def _tensor_to_json(type_: TensorType) -> dict[str, Json]:
@@ -160,7 +171,7 @@ def _tensors(value: Sequence[Json]) -> tuple[TensorType, ...]:
 def _check_formulas(signature: Signature, facts: Facts) -> None:
     """IndexError or ZeroDivisionError for a size that is no function of the program's symbols."""
     sizes = (1,) * len(signature.symbols)
-    for type_ in (*signature.inputs, *signature.results):
+    for type_ in (*signature.inputs, *signature.results, *signature.starts, *signature.solutions):
         type_.sizes(sizes)
     for type_ in signature.parameters:
         type_.sizes(())

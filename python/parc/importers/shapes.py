@@ -10,18 +10,19 @@ symbol.
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations, islice
+from itertools import combinations, islice, pairwise
 
 import torch
 
 from parc.errors import CompileError
 from parc.importers.torch_model import Program
-from parc.importers.torch_trace import Run, TooLong, user_line
+from parc.importers.torch_trace import Operation, Run, TooLong, user_line
 from parc.recurrence.sizes import OTHER_BASE, TIME_BASE, trace_sizes
 
 _SMALL = 2  # what the search shrinks dimensions to: not 1, which broadcasts
 _FIRST_LIMIT = 256  # operations per trial run while some dimension may still be long
 _MAX_TRIALS = 48
+_UNITS = 3  # how much larger what is traced may be so that no dimension happens to have one element
 _LONGER = 16  # a run with that many times the operations of another is no small step from it
 
 Slot = tuple[int, int]  # (input, dimension)
@@ -142,9 +143,35 @@ def _with_bases(shapes: InputShapes, program: Program) -> InputShapes:
                 f"multiple, such as 2 * torch.export.Dim(...){_reason(program, larger)}"
             )
         timelike = len(longer.operations) != len(first.operations)
-        longest = max(base[k], TIME_BASE) if timelike else base[k]
+        sizes = [base[:k] + [base[k] + i] + base[k + 1 :] for i in range(_UNITS + 1)]
+        longest = max(base[k], TIME_BASE) if timelike else base[k] + _past_units(program, [shapes.at(s) for s in sizes])
         symbols.append(replace(symbol, base=longest, timelike=timelike))
     return replace(shapes, symbols=tuple(symbols))
+
+
+def _past_units(program: Program, shapes: Sequence[Sequence[Sequence[int]]]) -> int:
+    return _first_without_units([attempt(program, s) for s in shapes])
+
+
+def _first_without_units(runs: Sequence[Run | None]) -> int:
+    """Which of these runs at increasing sizes is the first whose dimensions of extent 1 have it in the next one too.
+
+    A slice of a few elements less than all has one element at some size, and a dimension of one element is folded away.
+    The first one when none is, or the program has other operations at other sizes.
+    """
+    for i, (run, longer) in enumerate(pairwise(runs)):
+        if run is None or longer is None or len(run.operations) != len(longer.operations):
+            return 0
+        pairs = [pair for a, b in zip(run.operations, longer.operations, strict=True) for pair in _dimensions_of(a, b)]
+        if not any(extent == 1 and other > 1 for extent, other in pairs):
+            return i
+    return 0
+
+
+def _dimensions_of(one: Operation, other: Operation) -> Iterator[tuple[int, int]]:
+    """The extents of the results of two runs of one operation."""
+    for a, b in zip(one[1], other[1], strict=False):
+        yield from zip(a, b, strict=False)
 
 
 def _reason(program: Program, shapes: Sequence[Sequence[int]]) -> str:
@@ -307,12 +334,18 @@ class _Search:
         symbols = []
         for name, (group, step, timelike) in zip(names, found, strict=True):
             least, offset = divmod(self._now[group[0]], step)
-            symbols.append(Symbol(name, max(least, TIME_BASE if timelike else OTHER_BASE), timelike))
+            base = max(least, TIME_BASE if timelike else OTHER_BASE)
+            if not timelike:
+                base += self._past_units(group, [offset + step * (base + i) for i in range(_UNITS + 1)])
+            symbols.append(Symbol(name, base, timelike))
             extents |= dict.fromkeys(group, Extent(name, step, offset))
         rows = tuple(
             tuple(extents[i, d] for d in range(tensor.dim())) for i, tensor in enumerate(self._program.examples)
         )
         return InputShapes(tuple(symbols), rows)
+
+    def _past_units(self, group: list[Slot], sizes: Sequence[int]) -> int:
+        return _first_without_units([self._try(dict.fromkeys(group, size)) for size in sizes])
 
     def _step(self, group: list[Slot], low: int) -> int | None:
         """The least step in which this size can grow with result shapes that are affine in it, if there is one."""

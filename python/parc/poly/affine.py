@@ -91,11 +91,26 @@ def to_map(
 def to_set(attr: ir.Attribute, space: isl.Space, location: ir.Location | None = None) -> isl.Set:
     """The isl form of an affine set attribute over `space`."""
     result = isl.Set.universe(space)
-    for expr, is_equality in _constraints(attr):
+    for expr, is_equality in constraints(attr):
         aff = to_aff(expr, space, location)
         zero = isl.Aff.zero_on_domain(isl.LocalSpace.from_space(space))
         result = result.intersect(aff.eq_set(zero) if is_equality else aff.ge_set(zero))
     return result
+
+
+def from_set(points: isl.Set) -> list[ir.IntegerSetAttr]:
+    """The MLIR form of a set over its dimensions and symbols: sets without common points whose union it is."""
+    found: list[ir.IntegerSetAttr] = []
+
+    def add(part: isl.BasicSet) -> None:
+        rows = part.get_constraints() or [isl.Constraint.equality_alloc(part.get_local_space())]
+        # isl keeps them in no order that means anything.
+        pairs = sorted(((from_aff(c.get_aff()), c.is_equality()) for c in rows), key=lambda pair: str(pair[0]))
+        exprs, equal = [e for e, _ in pairs], [is_equal for _, is_equal in pairs]
+        found.append(ir.IntegerSetAttr.get(ir.IntegerSet.get(points.dim(SET), points.dim(PARAM), exprs, equal)))
+
+    points.compute_divs().coalesce().make_disjoint().foreach_basic_set(add)
+    return found
 
 
 def domain_rank(attr: ir.Attribute) -> int:
@@ -149,7 +164,7 @@ def with_names(text: str, dims: tuple[str, ...], symbols: tuple[str, ...]) -> st
     return re.sub(r"\b[ds]\d+\b", lambda match: names[match[0]], text)
 
 
-def _constraints(attr: ir.Attribute) -> list[tuple[ir.AffineExpr, bool]]:
+def constraints(attr: ir.Attribute) -> list[tuple[ir.AffineExpr, bool]]:
     """The constraints of an affine set attribute as (expression, is it `== 0` rather than `>= 0`)."""
     # The bindings give no access to the set inside an attribute, but a map with the same expressions has one.
     head, body = str(attr).removeprefix("affine_set<").removesuffix(">").split(" : ", 1)

@@ -98,6 +98,12 @@ class System:
         return next(u for u in self.unknowns if u.name == name)
 
 
+def sweep_counters(system: System) -> set[str]:
+    """The symbols of a system that count the sweeps around it: the argument of a `parc.iterate`."""
+    owners = {s: v.owner for s, v in zip(system.symbols, system.op.operands, strict=True)}
+    return {s for s, owner in owners.items() if isinstance(owner, ir.Block) and owner.owner.name == "parc.iterate"}
+
+
 def systems(module: ir.Module) -> list[ir.Operation]:
     """Every `parc.system` of a module, in order."""
     found: list[ir.Operation] = []

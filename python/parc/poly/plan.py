@@ -9,10 +9,10 @@ from parc.poly.cost import Estimate, estimate
 from parc.poly.count import span
 from parc.poly.dependences import check_system, dependences
 from parc.poly.machine import Machine
-from parc.poly.model import System
+from parc.poly.model import System, sweep_counters
 from parc.poly.order import any_order
 from parc.poly.rows import Cells, find_cells, mixed_rows
-from parc.poly.schedules import DISTRIBUTIONS, SOLVERS, STRATEGIES, Choice, Schedule, affine_maps, make
+from parc.poly.schedules import DISTRIBUTIONS, ITERATIVE, SOLVERS, STRATEGIES, Choice, Schedule, affine_maps, make
 from parc.poly.wavefront import Layer, waves
 from parc.poly.work import measure
 
@@ -56,8 +56,8 @@ def plan(system: System, request: Request, defaults: Mapping[str, int] | None = 
     `defaults` are the sizes of the symbols for which the request gives none.
     Raises CompileError when the system is not well formed or has no order, or the request names no schedule.
     """
-    if request.strategy in SOLVERS:
-        # What they solve has a schedule already; the rest is free.
+    if request.strategy in (*SOLVERS, *ITERATIVE):
+        # What they solve has a schedule already, or is sweeps; the rest is free.
         request = replace(request, strategy="auto")
     cells = find_cells(system)
     choices = _choices(system, cells, request)
@@ -84,19 +84,25 @@ def plan(system: System, request: Request, defaults: Mapping[str, int] | None = 
 
 
 def default_sizes(systems: Sequence[System]) -> dict[str, int]:
-    """Sizes to choose schedules for where none are given; the schedules are legal for all others too."""
+    """Sizes to choose schedules for where none are given; the schedules are legal for all others too.
+
+    Systems that name sizes of their own are taken at their word.
+    """
     lengths = set()
     for system in systems:
         domains = [e.domain.gist_params(system.context) for e in system.equations if e.reads]
         lengths |= {s for i, s in enumerate(system.symbols) if any(d.involves_dims(PARAM, i, 1) for d in domains)}
-    return {symbol: _LENGTH if symbol in lengths else _ROWS for system in systems for symbol in system.symbols}
+    sizes = {symbol: _LENGTH if symbol in lengths else _ROWS for system in systems for symbol in system.symbols}
+    # The first sweep is the one that computes most.
+    sizes |= {symbol: 0 for system in systems for symbol in sweep_counters(system)}
+    for system in systems:
+        sizes |= system.sizes
+    return sizes
 
 
 def sizes_for_reports(systems: Sequence[System], asked: Mapping[str, int]) -> dict[str, int]:
     """Sizes of the symbols of all systems: those asked for, else those that were named when a schedule was chosen."""
     sizes = default_sizes(systems)
-    for system in systems:
-        sizes |= system.sizes
     return {symbol: asked.get(symbol, size) for symbol, size in sizes.items()}
 
 

@@ -27,7 +27,9 @@ from parc.poly.wavefront import Layer, Times, time_distances
 
 SOLVERS = ("scan", "recursive-doubling", "cyclic-reduction", "nested-scan")
 """Rewrites of affine recurrences that bring their own schedules (`parc.solvers`)."""
-STRATEGIES = ("sequential", "layers", "rows", "wavefront", *SOLVERS)
+ITERATIVE = ("jacobi", "gauss-seidel", "jacobi-gs", "gs-jacobi", "newton", "quasi-newton")
+"""Solutions by sweeps within a tolerance (`parc.iterative`), whose systems are scheduled like any others."""
+STRATEGIES = ("sequential", "layers", "rows", "wavefront", *SOLVERS, *ITERATIVE)
 DISTRIBUTIONS = ("units", "points", "rows")
 
 

@@ -63,10 +63,35 @@ def solve(
     Each dependence in `least`, from an equation of the group or of `fixed` (whose times are given) to one of the group,
     spans at least that much time.  No time is negative.
     """
+    constant = _constant_times(system, group, least, fixed)
+    if constant is not None:
+        return constant
     problem = _Problem(system, group, fixed, list(least))
     for dependence, distance in least.items():
         problem.add_dependence(dependence, distance)
     return problem.solve()
+
+
+def _constant_times(
+    system: System, group: Sequence[Equation], least: Mapping[Dependence, int], fixed: Mapping[str, AffineTime]
+) -> dict[str, AffineTime] | None:
+    """The times of equations that no recurrence is part of or comes before, which are constants; None for others.
+
+    They are those that the integer program finds, which takes long where there are many symbols.
+    """
+    times = dict.fromkeys((e.name for e in group), 0)
+    for _ in range(len(group) + 1):
+        before = dict(times)
+        for dependence, distance in least.items():
+            source = fixed.get(dependence.source)
+            if source is not None and any((*source.dims, *source.symbols)):
+                return None
+            start = times[dependence.source] if source is None else source.constant
+            times[dependence.sink] = max(times[dependence.sink], start + distance)
+        if times == before:
+            symbols = (0,) * len(system.symbols)
+            return {e.name: AffineTime((0,) * e.domain.dim(SET), symbols, times[e.name]) for e in group}
+    return None
 
 
 class _Problem:

@@ -10,6 +10,7 @@ from parc.poly.dependences import Dependence
 from parc.poly.groups import Group, levels, partition
 from parc.poly.model import System
 from parc.poly.timing import AffineTime, solve
+from parc.poly.uniform import solve_uniform
 
 
 @dataclass(frozen=True)
@@ -105,15 +106,41 @@ def _solve(
 ) -> Times | None:
     """The smallest times of one group."""
     equations = [system.equation(name) for name in group.equations]
-    for spans in (_one_point_a_wave(group, inside), dict.fromkeys(inside, 1)):
+    together = _one_point_a_wave(group, inside)
+    if not outside:
+        uniform = [solve_uniform(system, equations, spans) for spans in (together, _row_by_row(group, inside))]
+        found = [_with_levels(system, group, inside, times) for times in uniform if times is not None]
+        if any(found):
+            return min((times for times in found if times is not None), key=_slope)
+    for spans in (together, dict.fromkeys(inside, 1)):
         times = solve(system, equations, spans | dict.fromkeys(outside, 1), fixed)
-        if times is None:
-            continue
-        together = [(d.source, d.sink) for d in inside if _meets(system, d, times)]
-        level = levels(group.equations, together)
-        if level is not None:
-            return Times(times, level)
+        ordered = None if times is None else _with_levels(system, group, inside, times)
+        if ordered is not None:
+            return ordered
     return None
+
+
+def _with_levels(
+    system: System, group: Group, inside: Sequence[Dependence], times: Mapping[str, AffineTime]
+) -> Times | None:
+    """Waves with the order inside each; None when equations need each other in one wave."""
+    level = levels(group.equations, [(d.source, d.sink) for d in inside if _meets(system, d, times)])
+    return None if level is None else Times(times, level)
+
+
+def _slope(times: Times) -> tuple[int, int]:
+    """Less for fewer waves: how much time a step along each dimension takes, and what comes on top."""
+    return max((sum(time.dims), time.constant) for time in times.wave.values())
+
+
+def _row_by_row(group: Group, inside: Sequence[Dependence]) -> dict[Dependence, int]:
+    """The least span of the dependences in a group when a wave can have several points of a row.
+
+    Those that go forward in the program and stay in a row can stay in the wave too; workers can have rows of their own.
+    """
+    place = {name: i for i, name in enumerate(group.equations)}
+    rows = {d: d.relation.is_subset(d.relation.equate(IN, 0, OUT, 0)) for d in inside}
+    return {d: int(not rows[d] or place[d.source] >= place[d.sink]) for d in inside}
 
 
 def _one_point_a_wave(group: Group, inside: Sequence[Dependence]) -> dict[Dependence, int]:

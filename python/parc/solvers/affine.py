@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from torch_mlir import ir
 from torch_mlir.dialects import affine, arith, linalg, tensor
 
+from parc.autodiff.emit import extract_slice
+from parc.codegen.extents import mixed
 from parc.codegen.irtools import captured_values, clone_with, defining_op
 from parc.errors import CompileError
 from parc.recurrence.extents import extents_of
@@ -291,9 +293,30 @@ class _Part:
         if source is None:
             return None
         if self._columns:
-            message = f"the Jacobian of {self._body.name} cannot be formed: its state is reshaped by '{op.name}'"
-            raise CompileError(message, op.location)
+            return self._view_of_columns(op, source)
         return clone_with(op, {**self._copies.values, op.operands[0]: source}).results[0]
+
+    def _view_of_columns(self, op: ir.Operation, source: ir.Value) -> ir.Value:
+        """A view of all columns, whose dimensions are in front of its own."""
+        count, type_ = len(self._columns), op.results[0].type
+        wide = ir.RankedTensorType.get([*self._columns, *type_.shape], type_.element_type)
+        if op.name == "tensor.cast":
+            return tensor.cast(wide, source)
+        if op.name == "tensor.extract_slice":
+            offsets, extents, strides = (
+                [self._copies.of(s) if isinstance(s, ir.Value) else s for s in mixed(op, name)]
+                for name in ("offsets", "sizes", "strides")
+            )
+            return extract_slice(
+                source, [0] * count + offsets, [*self._columns, *extents], [1] * count + strides, wide
+            )
+        own = [[d.value + count for d in group] for group in op.attributes["reassociation"]]
+        groups = [*([c] for c in range(count)), *own]
+        if op.name == "tensor.collapse_shape":
+            return tensor.CollapseShapeOp(wide, source, groups).result
+        extents = [self._copies.of(v) for v in list(op.operands)[1:]]
+        static = [*self._columns, *op.attributes["static_output_shape"]]
+        return tensor.ExpandShapeOp(wide, source, groups, extents, static).result
 
     def _operand(self, old: _Structured, number: int) -> ir.Value:
         """A kept active operand, or a known one, which may be a factor."""

@@ -66,7 +66,7 @@ def recognise(system: System, flow: Sequence[Dependence], name: str, over: str =
     if len(arrays) > 1:
         texts = " and ".join(arrays)
         raise CompileError(f"the equation {name} is no recurrence of one state: it needs itself through {texts}", where)
-    distances = {_distance(equation, d) for d in own}
+    distances = {distance_of(equation, d) for d in own}
     distance = distances.pop()
     moving = [i for i, d in enumerate(distance) if d]
     if distances or len(moving) != 1 or abs(distance[moving[0]]) != 1:
@@ -78,7 +78,7 @@ def recognise(system: System, flow: Sequence[Dependence], name: str, over: str =
     names = [equation.domain.get_dim_name(SET, i) or f"i{i}" for i in range(equation.domain.dim(SET))]
     if over and names[dimension] != over:
         raise CompileError(f"the equation {name} runs along {names[dimension]}, not along {over}", where)
-    bounds = _bounds(system, equation)
+    bounds = bounds_of(system, equation)
     low, high = bounds[dimension]
     reads = [d.read.op for d in own]
     write = next(w.op for w in equation.writes if w.array == arrays[0])
@@ -97,7 +97,7 @@ def recognise(system: System, flow: Sequence[Dependence], name: str, over: str =
     )
 
 
-def _distance(equation: Equation, dependence: Dependence) -> tuple[int, ...]:
+def distance_of(equation: Equation, dependence: Dependence) -> tuple[int, ...]:
     """Sink minus source of a dependence of an equation on itself; CompileError where that is not constant."""
     relation = dependence.relation.reset_tuple_id(IN).reset_tuple_id(isl.dim_type.out)
     distances = relation.deltas()
@@ -112,7 +112,7 @@ def _distance(equation: Equation, dependence: Dependence) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _bounds(system: System, equation: Equation) -> list[tuple[ir.AffineExpr, ir.AffineExpr]]:
+def bounds_of(system: System, equation: Equation) -> list[tuple[ir.AffineExpr, ir.AffineExpr]]:
     """First and last + 1 index of every dimension; CompileError unless the domain is a product of intervals."""
     domain = equation.domain.gist_params(system.context).reset_tuple_id()
     box, bounds = isl.Set.universe(domain.get_space()), []

@@ -2,13 +2,14 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 
 from parc.codegen.blocks.target import EMULATED, EXACT
 from parc.codegen.blocks.tensor_core import CORES
 from parc.errors import UsageError
 from parc.gpu.arch import ARCHITECTURES, Arch, find_arch
+from parc.iteration import STARTS, Iteration
 from parc.pipelines import ALIASES, PIPELINES, Step, is_ours, own_pass, parse_pipeline, pass_names, pass_type
 
 STAGES = ("torch", "linalg", *PIPELINES, "structure", "asm", "object", "ptx")
@@ -16,6 +17,8 @@ STAGES = ("torch", "linalg", *PIPELINES, "structure", "asm", "object", "ptx")
 # The architecture to compile for when none is named, by the stages that are a GPU's alone.
 _ARCH = "sm_90"
 _GPU_STAGES = ("gpu", "host", "ptx")
+
+_SWEEPS = Iteration()
 
 _DESCRIPTION = """\
 Runs parc's passes on a model or on IR, and prints what comes out.
@@ -29,6 +32,8 @@ examples:
   what the compiler sees in a model, and the schedule that it picks:
     parc-opt model.onnx --emit=system
     parc-opt model.onnx --emit=schedule --strategy=wavefront
+  the same solved by sweeps over whole sequences, until no element changes by more than a tolerance:
+    parc-opt model.onnx --emit=schedule --strategy=jacobi --tolerance=1e-5 --limit=20
   the block matrix of its systems, and what each way to solve them takes:
     parc-opt model.onnx --emit=structure --sizes=T=128,B=16
   the two programs of a training step, and how they are scheduled:
@@ -55,6 +60,7 @@ class Request:
     steps: tuple[Step, ...]
     emit: str | None
     strategy: str
+    iteration: Iteration | None
     threads: int
     sizes: Mapping[str, int]
     wrt: Sequence[str]
@@ -94,6 +100,7 @@ def read_request(arguments: Sequence[str]) -> Request:
         steps=tuple(steps),
         emit=options.emit,
         strategy=options.strategy,
+        iteration=_iteration(options),
         threads=options.threads,
         sizes=_sizes(options.sizes),
         wrt=tuple(name.strip() for name in options.wrt.split(",") if name.strip()),
@@ -128,6 +135,25 @@ def _sizes(text: str) -> dict[str, int]:
             raise UsageError(f"--sizes is written like T=128,B=16, not '{text}'")
         sizes[name.strip()] = int(value)
     return sizes
+
+
+def _iteration(options: argparse.Namespace) -> Iteration | None:
+    """How iterative strategies sweep; None where nothing is said about it."""
+    given = {f.name: value for f in fields(Iteration) if (value := getattr(options, f.name)) is not None}
+    if not given:
+        return None
+    if options.strategy != "auto":
+        from parc.poly.schedules import ITERATIVE  # imports islpy, which most calls do without
+
+        if options.strategy not in ITERATIVE:
+            raise UsageError(
+                f"{', '.join(f'--{name}' for name in given)}: the strategy '{options.strategy}' makes no sweeps; those "
+                f"that do are {', '.join(ITERATIVE)}, and auto may choose them"
+            )
+    try:
+        return Iteration(**given)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from None
 
 
 def _target(emit: str | None, arch: str) -> str:
@@ -168,7 +194,32 @@ def _parser() -> argparse.ArgumentParser:
     add("--mlir-print-ir-after-all", action="store_true", help="print the IR after each pass to standard error")
     add("--mlir-timing", action="store_true", help="print the time of each pass to standard error")
     add("--emit-bytecode", action="store_true", help="write bytecode instead of text")
+    _add_iteration(parser)
     return parser
+
+
+def _add_iteration(parser: argparse.ArgumentParser) -> None:
+    """The options of `Iteration`, under its names."""
+    add = parser.add_argument_group(
+        "iterative strategies",
+        "jacobi, gauss-seidel, jacobi-gs, gs-jacobi, newton, quasi-newton: from a guess, they sweep over all steps at\n"
+        "once until nothing changes any more. These options say how; with one of them, auto may choose one too.",
+    ).add_argument
+    add(
+        "--tolerance",
+        type=float,
+        metavar="X",
+        help=f"largest change that counts as none (default: {_SWEEPS.tolerance:g})",
+    )
+    add("--block", type=int, metavar="N", help="steps in a block of a block solver (default: by dependences and cost)")
+    add("--limit", type=int, metavar="N", help="most sweeps; then it goes step by step (default: those that are exact)")
+    add("--start", choices=STARTS, help=f"what the first sweep starts from (default: {_SWEEPS.start})")
+    add(
+        "--damping",
+        type=float,
+        metavar="X",
+        help="of Newton's method, 0 to below 1: less use of derivatives (default: 0)",
+    )
 
 
 def _tables() -> str:

@@ -119,6 +119,7 @@ def _process(chunk: bytes | None, request: Request) -> bytes:
                 steps += stage_steps(
                     stage,
                     strategy=request.strategy,
+                    iteration=request.iteration,
                     threads=request.threads,
                     sizes=request.sizes,
                     wrt=request.wrt,

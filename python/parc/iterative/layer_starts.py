@@ -1,0 +1,42 @@
+"""Lets sweeps over layers start from what they ended with in the last call."""
+
+from torch_mlir import ir
+from torch_mlir.dialects import func
+
+from parc.codegen.irtools import symbol_arguments
+from parc.codegen.sizes import affine_of, sizes_of
+from parc.errors import CompileError
+from parc.iterative.starts import add_solutions, add_starts
+
+
+def start_from_previous(function: func.FuncOp, iteration: ir.Operation) -> None:
+    """Start from what the function is given, and give what the iteration ends with, in the place of zeros."""
+    name = ir.StringAttr(iteration.attributes["name"]).value
+    previous = {_name(op): op for op in _named(iteration.regions[0].blocks[0], "parc.previous")}
+    extents = {array: _extents(op.operands[0], function) for array, op in previous.items()}
+    ends = {_name(use.owner): use.owner.operation.results[0] for use in iteration.results[0].uses}
+    starts = add_starts(function, name, {array: op.results[0].type for array, op in previous.items()}, extents)
+    for array, start in starts.items():
+        previous[array].operands[0] = start
+    add_solutions(function, name, {array: ends[array] for array in starts}, extents)
+
+
+def _extents(value: ir.Value, function: func.FuncOp) -> ir.AffineMap:
+    """The extents of a tensor that is filled, in the function's symbols."""
+    symbols = symbol_arguments(function)
+    positions = {argument: i for i, argument in enumerate(symbols)}
+    sizes = sizes_of(value)
+    assert sizes is not None, "made with these sizes"
+    exprs = [ir.AffineExpr.get_constant(s) if isinstance(s, int) else affine_of(s, positions) for s in sizes]
+    if any(e is None for e in exprs):
+        text = "layers cannot start from the last call where their sizes do not follow from those of inputs"
+        raise CompileError(text, function.location)
+    return ir.AffineMap.get(0, len(symbols), exprs)
+
+
+def _named(block: ir.Block, kind: str) -> list[ir.Operation]:
+    return [op.operation for op in block.operations if op.operation.name == kind]
+
+
+def _name(op: ir.Operation | ir.OpView) -> str:
+    return str(ir.StringAttr(op.attributes["name"]).value)
