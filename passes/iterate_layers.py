@@ -3,15 +3,17 @@
 A network without a recurrence is a triangular system too, whose unknowns are what its layers give (arXiv 2002.03629):
 
     %a = layer(%x)        %a = layer(%x)                           known
-    %b = layer(%a)        %s = "parc.iterate"(%limit) ({
-    %c = layer(%b)          %b0 = "parc.previous"(%zeros)
-    %d = layer(%c)          %c0 = "parc.previous"(%zeros)
-                            %b = layer(%a)                         final after one sweep
-                            %c = layer(%b0)                        final after two
-                            "parc.next"(%b), "parc.next"(%c)
+    %b = layer(%a)        %b = layer(%a)
+    %c = layer(%b)        %s = "parc.iterate"(%limit) ({
+    %d = layer(%c)          %b0 = "parc.previous"(%b)
+    %e = layer(%d)          %c0 = "parc.previous"(%zeros)
+                            %d0 = "parc.previous"(%zeros)
+                            %c = layer(%b0)                        final after one sweep
+                            %d = layer(%c0)                        final after two
+                            "parc.next"(%b), "parc.next"(%c), "parc.next"(%d)
                           })
-                          %c = "parc.iterated"(%s)
-                          %d = layer(%c)                           no other layer needs it
+                          %d = "parc.iterated"(%s)
+                          %e = layer(%d)                           no other layer needs it
 """
 
 from dataclasses import dataclass
@@ -30,8 +32,8 @@ from parc.poly.dependences import dependences
 from parc.poly.model import build, systems
 from parc.solvers.recurrence import cycles
 
-# The first of some blocks is known, and no other needs the last.
-_LEAST = 3
+# The first two of blocks in a row are known, and no other needs the last.
+_LEAST = 4
 _SOLVERS = ("jacobi", "jacobi-gs", "gs-jacobi")
 
 
@@ -44,14 +46,17 @@ class IterateLayers(Pass):
     solvers, nor where there is a recurrence.
 
         %y = matmul %x, %w0          %y = matmul %x, %w0
-        %z = matmul %y, %w1          %s = "parc.iterate"(%limit) ({
-        %u = matmul %z, %w2            %z0 = "parc.previous"(%zeros) {name = "1"}
-                                       %z = matmul %y, %w1
+        %z = matmul %y, %w1          %z = matmul %y, %w1
+        %u = matmul %z, %w2          %s = "parc.iterate"(%limit) ({
+        %v = matmul %u, %w3            %z0 = "parc.previous"(%z) {name = "1"}
+                                       %u0 = "parc.previous"(%zeros) {name = "2"}
+                                       %u = matmul %z0, %w2
                                        "parc.next"(%z) {name = "1"}
-                                       "parc.change"(largest |%z - %z0|)
+                                       "parc.next"(%u) {name = "2"}
+                                       "parc.change"(largest |%u - %u0|)
                                      }) {solver = "jacobi", bound = affine_map<() -> (1)>, blocks = [...]}
-                                     %z = "parc.iterated"(%s) {name = "1"}
-                                     %u = matmul %z, %w2
+                                     %u = "parc.iterated"(%s) {name = "2"}
+                                     %v = matmul %u, %w3
     """
 
     name: ClassVar[str] = "iterate-layers"

@@ -82,7 +82,9 @@ def split_into(
     splitter = _Splitter(system, equation, set(), set())
     splitter.place()
     repeated = splitter.shared | splitter.repeated
-    splitter.emit([_Stage(f"{splitter.label}_{name}", [op for op in ops if op not in repeated]) for name, ops in stages])
+    splitter.emit(
+        [_Stage(f"{splitter.label}_{name}", [op for op in ops if op not in repeated]) for name, ops in stages]
+    )
 
 
 def gapless_index(system: ir.Operation, equation: ir.Operation) -> tuple[ir.AffineMap, list[ir.AffineExpr]]:

@@ -64,6 +64,8 @@ def fixed_point(
     """
     if strategy not in STRATEGIES:
         raise ValueError(f"there is no strategy '{strategy}' for fixed points; choose from {', '.join(STRATEGIES)}")
+    if iteration is not None and strategy != "jacobi":
+        raise ValueError(f"iteration= is for jacobi: the strategy '{strategy}' makes no sweeps")
     if threads is not None and threads < 1:
         raise ValueError(f"threads is at least 1, not {threads}")
     if not isinstance(example_inputs, tuple | list) or not example_inputs or not isinstance(example_inputs[0], Tensor):
@@ -212,4 +214,4 @@ class _StepSource(Source):
             return close(imported, proof, self.tolerance)
         from parc.pixels.sampler import sampler  # only now: sweeps do without it
 
-        return sampler(imported)
+        return replace(sampler(imported), original=imported.original)

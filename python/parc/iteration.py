@@ -15,7 +15,7 @@ class Iteration:
     block: how many steps of a sequence, or layers, belong to one block of a block solver; 0 takes the block from the
         dependences and the cost model.
     limit: the most sweeps.  What has not converged by then is computed step by step.  0 is the bound after which the
-        result is exact in exact arithmetic.
+        result is exact in exact arithmetic, for Newton's method 64 if that is smaller.
     start: what the first sweep starts from: "zeros", or "previous", what the last call of the same sizes ended with
         (see also `parc.Module.start_from`).
     damping: of Newton's method, from 0, plain Newton, to below 1: the larger, the less a sweep relies on derivatives.

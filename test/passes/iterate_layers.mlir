@@ -6,46 +6,52 @@
 // are needed, and so never older than these.
 
 // CHECK-LABEL: func.func @main
-// The first layer is known: it is computed once.
+// The first two layers are known: they are computed once.
 // CHECK: %[[A:.*]] = linalg.matmul ins(%[[X:.*]], %{{.*}} : tensor<?x8xf32>, tensor<8x8xf32>)
-// So is the second, which needs only that: it is final after the first sweep.
 // CHECK: %[[S1:.*]] = linalg.add ins(%[[X]], %[[A]]
 // CHECK: linalg.matmul ins(%[[S1]]
-// CHECK: "parc.iterate"(%c2) ({
-// CHECK: %[[B0:.*]] = "parc.previous"(%[[ZERO:.*]]) {name = "b"}
-// CHECK: %[[C0:.*]] = "parc.previous"(%[[ZERO]]) {name = "c"}
 // CHECK: %[[B:.*]] = linalg.tanh
+// CHECK: "parc.iterate"(%c2) ({
+// What needs the second one reads it as what the last sweep gave: else it would be known, too.
+// CHECK: %[[B0:.*]] = "parc.previous"(%[[B]]) {name = "b"}
+// CHECK: %[[C0:.*]] = "parc.previous"(%[[ZERO:.*]]) {name = "c"}
+// CHECK: %[[D0:.*]] = "parc.previous"(%[[ZERO]]) {name = "d"}
 // CHECK: %[[S2:.*]] = linalg.add ins(%[[S1]], %[[B0]]
 // CHECK: %[[P:.*]] = linalg.matmul ins(%[[S2]]
 // CHECK: %[[C:.*]] = linalg.tanh ins(%[[P]]
+// CHECK: %[[S3:.*]] = linalg.add ins(%[[S2]], %[[C0]]
+// CHECK: %[[D:.*]] = linalg.matmul ins(%[[S3]]
 // CHECK: arith.maximumf
 // CHECK: "parc.next"(%[[B]]) {name = "b"}
 // CHECK: "parc.next"(%[[C]]) {name = "c"}
+// CHECK: "parc.next"(%[[D]]) {name = "d"}
 // CHECK: "parc.change"
 // CHECK: }, {
-// CHECK-NEXT: }) {arrays = ["b", "c"], blocks = [
+// CHECK-NEXT: }) {arrays = ["b", "c", "d"], blocks = [
 // CHECK-SAME: "a: 1 layer, computed before the sweeps"
-// CHECK-SAME: "c: 1 layer, final after 2 sweeps; needs a, b"
-// CHECK-SAME: "d: 1 layer, computed after the sweeps; needs a, b and 1 more"
+// CHECK-SAME: "c: 1 layer, final after 1 sweep; needs a, b"
+// CHECK-SAME: "d: 1 layer, final after 2 sweeps; needs a, b and 1 more"
+// CHECK-SAME: "e: 1 layer, computed after the sweeps; needs a, b and 2 more"
 // CHECK-SAME: bound = #{{.*}}, name = "layers", solver = "jacobi", start = "zeros"
 // No other layer needs the last one.
-// CHECK: %[[LASTB:.*]] = "parc.iterated"(%{{.*}}) {name = "b"}
 // CHECK: %[[LASTC:.*]] = "parc.iterated"(%{{.*}}) {name = "c"}
-// CHECK: %[[S2:.*]] = linalg.add ins(%[[S1]], %[[LASTB]]
-// CHECK: %[[S3:.*]] = linalg.add ins(%[[S2]], %[[LASTC]]
-// CHECK: linalg.matmul ins(%[[S3]]
+// CHECK: %[[LASTD:.*]] = "parc.iterated"(%{{.*}}) {name = "d"}
+// CHECK: %[[S3:.*]] = linalg.add ins(%{{.*}}, %[[LASTC]]
+// CHECK: %[[S4:.*]] = linalg.add ins(%[[S3]], %[[LASTD]]
+// CHECK: linalg.matmul ins(%[[S4]]
 // CHECK: return
 
 // With fewer sweeps than the bound, the layers are computed in order where they have not converged.
+// LIMIT: %[[B:.*]] = linalg.tanh
 // LIMIT: "parc.iterate"(%c1) ({
 // LIMIT: "parc.change"
 // LIMIT: }, {
-// LIMIT: %[[B:.*]] = linalg.tanh
-// LIMIT: %[[S2:.*]] = linalg.add ins(%{{.*}}, %[[B]]
-// LIMIT: linalg.matmul ins(%[[S2]]
 // LIMIT: %[[C:.*]] = linalg.tanh
+// LIMIT: %[[S3:.*]] = linalg.add ins(%{{.*}}, %[[C]]
+// LIMIT: %[[D:.*]] = linalg.matmul ins(%[[S3]]
 // LIMIT: "parc.next"(%[[B]]) {name = "b"}
 // LIMIT: "parc.next"(%[[C]]) {name = "c"}
+// LIMIT: "parc.next"(%[[D]]) {name = "d"}
 
 // The program as it is goes through the layers one by one.
 // SEQUENTIAL-NOT: parc.iterate
@@ -55,7 +61,8 @@ module attributes {parc.symbols = ["B"]} {
       %wa: tensor<8x8xf32> {parc.kind = "parameter", parc.name = "a.weight"},
       %wb: tensor<8x8xf32> {parc.kind = "parameter", parc.name = "b.weight"},
       %wc: tensor<8x8xf32> {parc.kind = "parameter", parc.name = "c.weight"},
-      %wd: tensor<8x8xf32> {parc.kind = "parameter", parc.name = "d.weight"}) -> tensor<?x8xf32> {
+      %wd: tensor<8x8xf32> {parc.kind = "parameter", parc.name = "d.weight"},
+      %we: tensor<8x8xf32> {parc.kind = "parameter", parc.name = "e.weight"}) -> tensor<?x8xf32> {
     %c0 = arith.constant 0.0 : f32
     %e = tensor.empty(%B) : tensor<?x8xf32>
     %zero = linalg.fill ins(%c0 : f32) outs(%e : tensor<?x8xf32>) -> tensor<?x8xf32>
@@ -68,6 +75,8 @@ module attributes {parc.symbols = ["B"]} {
     %c = linalg.tanh ins(%q : tensor<?x8xf32>) outs(%e : tensor<?x8xf32>) -> tensor<?x8xf32>
     %s3 = linalg.add ins(%s2, %c : tensor<?x8xf32>, tensor<?x8xf32>) outs(%e : tensor<?x8xf32>) -> tensor<?x8xf32>
     %d = linalg.matmul ins(%s3, %wd : tensor<?x8xf32>, tensor<8x8xf32>) outs(%zero : tensor<?x8xf32>) -> tensor<?x8xf32>
-    return %d : tensor<?x8xf32>
+    %s4 = linalg.add ins(%s3, %d : tensor<?x8xf32>, tensor<?x8xf32>) outs(%e : tensor<?x8xf32>) -> tensor<?x8xf32>
+    %out = linalg.matmul ins(%s4, %we : tensor<?x8xf32>, tensor<8x8xf32>) outs(%zero : tensor<?x8xf32>) -> tensor<?x8xf32>
+    return %out : tensor<?x8xf32>
   }
 }

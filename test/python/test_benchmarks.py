@@ -90,7 +90,7 @@ def test_scan_compares_every_gradient_with_eager() -> None:
 
 
 @pytest.mark.parametrize(
-    "script", ["rnn_cpu.py", "training.py", "compile_time.py", "contractions.py", "memory.py", "scan.py"]
+    "script", ["rnn_cpu.py", "training.py", "compile_time.py", "contractions.py", "memory.py", "newton.py", "scan.py"]
 )
 def test_help_teaches_with_examples(script: str) -> None:
     done = run(script, "--help")

@@ -1,5 +1,6 @@
 """The examples of iterative solvers: their steps are triangular systems, and all ways to solve these agree."""
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import made
 import pixelcnn
 import rnn_gradients
 from sweeps import Step, jacobi, one_by_one
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 def needs(step: Step, start: Tensor) -> Tensor:
@@ -100,6 +103,24 @@ def test_the_reader_has_a_gradient_for_every_weight() -> None:
 def test_pictures() -> None:
     image = torch.tensor([[[0.0, 1.0], [0.5, 0.0]]])
     assert digits.picture(image.repeat(2, 1, 1)).splitlines() == ["  @@ |   @@", "==   | =="]
+
+
+def test_the_benchmark_compares_before_it_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    benchmark, cases = (importlib.import_module(name) for name in ("iterative", "iterative_cases"))
+    right = torch.tensor([1.0, 4.0])
+
+    def case(found: Tensor, allowed: float) -> object:
+        programs = {"eager": lambda: right, "exact": lambda: [right], "sweeps": lambda: found}
+        return cases.Case("task", "setting", 100, "7x", programs, lambda: 10, depth=2, allowed=allowed)
+
+    row = benchmark._row(case(right + 0.5, 0.2), 1)
+    assert (row.sweeps, row.error) == (10, 0.125)
+    assert {"10 x 2", "5.0x", "7x"} < set(row.cells())
+    assert len(row.cells()) == len(benchmark.COLUMNS)
+    for wrong in (right + 0.5, right * torch.nan):
+        with pytest.raises(importlib.import_module("common").ResultsDiffer, match="sweeps of task"):
+            benchmark._row(case(wrong, 0.1), 1)
 
 
 def test_a_sample_from_parc_is_that_of_sampling_in_order(capsys: pytest.CaptureFixture[str]) -> None:

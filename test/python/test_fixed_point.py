@@ -301,6 +301,8 @@ def test_options() -> None:
         parc.fixed_point(step, (x,), strategy="newton")
     with pytest.raises(ValueError, match="take the tolerance only"):
         parc.fixed_point(step, (x,), iteration=parc.Iteration(limit=3))
+    with pytest.raises(ValueError, match="the strategy 'wavefront' makes no sweeps"):
+        parc.fixed_point(step, (x,), strategy="wavefront", iteration=parc.Iteration())
     with pytest.raises(ValueError, match="as a tuple whose first is the tensor x"):
         parc.fixed_point(step, x)
 

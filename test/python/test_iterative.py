@@ -118,11 +118,12 @@ def test_the_bound_is_exact_whatever_the_start(
         np.testing.assert_array_equal(one, other)
 
 
-def test_limit_falls_back_to_the_system_as_it_is() -> None:
-    """Sums of ones do not converge in two sweeps."""
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_limit_falls_back_to_the_system_as_it_is(solver: str) -> None:
+    """Sums of ones do not converge in two sweeps, of blocks of two steps."""
     recurrence = stack(2)
     module = _module(recurrence, ("cell1",))
-    run_pipeline(module, parse_pipeline("iterate{solver=jacobi limit=2}"))
+    run_pipeline(module, parse_pipeline(f"iterate{{solver={solver} limit=2 block=2}}"))
     ones = np.ones((6, 2, 8), np.float32)
     (found,) = evaluate(module, [6], [ones, ones[0]])
     (expected,) = evaluate(_module(recurrence, ("cell1",)), [6], [ones, ones[0]])

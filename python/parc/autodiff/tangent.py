@@ -174,7 +174,9 @@ class Forward:
             if unit is not None:
                 inputs = [_with_unit(m, unit) for m in inputs]
             if at.is_dense:
-                out = _with_unit(out, at.unit if unit is None else unit)
+                place = at.unit if unit is None else unit
+                assert place is not None
+                out = _with_unit(out, place)
             scalars = {
                 body.block.arguments[i]: body.see(t, m) for (i, t), m in zip(tangents.items(), inputs, strict=True)
             }
@@ -272,11 +274,8 @@ class Forward:
         tangent = self.of(op.operands[0])
         offsets, extents, strides = (mixed(op, n) for n in ("offsets", "sizes", "strides"))
         source, type_ = op.operands[0].type, op.results[0].type
-        if type_.rank and source.shape[-1] == extents[-1] == type_.shape[-1]:
-            is_kept = True
-        else:
-            is_kept = self._keeps_units(offsets[-1:], extents[-1:], strides[-1:])
-        if not is_kept:
+        is_whole = type_.rank > 0 and source.shape[-1] == extents[-1] == type_.shape[-1]
+        if not (is_whole or self._keeps_units(offsets[-1:], extents[-1:], strides[-1:])):
             tangent = self._only_dense(tangent)
         return self._moved(
             tangent,
@@ -352,12 +351,14 @@ class Forward:
         return self._moved(
             tangent,
             lambda v: tensor.ExpandShapeOp(type_, v, op.attributes["reassociation"], *split(extents)).result,
-            lambda v: tensor.ExpandShapeOp(
-                _with_units(type_, self._units),
-                v,
-                _with_unit_group(groups),
-                *split([*extents[:-1], self._units, extents[-1]]),
-            ).result,
+            lambda v: (
+                tensor.ExpandShapeOp(
+                    _with_units(type_, self._units),
+                    v,
+                    _with_unit_group(groups),
+                    *split([*extents[:-1], self._units, extents[-1]]),
+                ).result
+            ),
         )
 
     def _of_cast(self, op: ir.Operation) -> Tangent:
@@ -451,8 +452,8 @@ def is_bare(tile: ir.RankedTensorType) -> bool:
 def with_units(tile: ir.Value) -> ir.Value:
     """A bare tile with a dimension for its one unit."""
     type_ = ir.RankedTensorType.get([*tile.type.shape, 1], tile.type.element_type)
-    *rows, last = [[d] for d in range(tile.type.rank)] or [None]
-    groups = [] if last is None else [*rows, [*last, tile.type.rank]]
+    rank = tile.type.rank
+    groups = [*([d] for d in range(rank - 1)), [rank - 1, rank]] if rank else []
     return tensor.ExpandShapeOp(type_, tile, _reassociation(groups), *split([*Sizes().of(tile), 1])).result
 
 

@@ -8,9 +8,9 @@ symbol.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations, islice, pairwise
+from itertools import chain, combinations, islice, pairwise
 
 import torch
 
@@ -143,17 +143,14 @@ def _with_bases(shapes: InputShapes, program: Program) -> InputShapes:
                 f"multiple, such as 2 * torch.export.Dim(...){_reason(program, larger)}"
             )
         timelike = len(longer.operations) != len(first.operations)
-        sizes = [base[:k] + [base[k] + i] + base[k + 1 :] for i in range(_UNITS + 1)]
-        longest = max(base[k], TIME_BASE) if timelike else base[k] + _past_units(program, [shapes.at(s) for s in sizes])
+        more = ([b + i * (n == k) for n, b in enumerate(base)] for i in range(2, _UNITS + 1))
+        runs = chain([first, longer], (attempt(program, shapes.at(sizes)) for sizes in more))
+        longest = max(base[k], TIME_BASE) if timelike else base[k] + _first_without_units(runs)
         symbols.append(replace(symbol, base=longest, timelike=timelike))
     return replace(shapes, symbols=tuple(symbols))
 
 
-def _past_units(program: Program, shapes: Sequence[Sequence[Sequence[int]]]) -> int:
-    return _first_without_units([attempt(program, s) for s in shapes])
-
-
-def _first_without_units(runs: Sequence[Run | None]) -> int:
+def _first_without_units(runs: Iterable[Run | None]) -> int:
     """Which of these runs at increasing sizes is the first whose dimensions of extent 1 have it in the next one too.
 
     A slice of a few elements less than all has one element at some size, and a dimension of one element is folded away.
@@ -336,16 +333,14 @@ class _Search:
             least, offset = divmod(self._now[group[0]], step)
             base = max(least, TIME_BASE if timelike else OTHER_BASE)
             if not timelike:
-                base += self._past_units(group, [offset + step * (base + i) for i in range(_UNITS + 1)])
+                sizes = (offset + step * (base + i) for i in range(_UNITS + 1))
+                base += _first_without_units(self._try(dict.fromkeys(group, size)) for size in sizes)
             symbols.append(Symbol(name, base, timelike))
             extents |= dict.fromkeys(group, Extent(name, step, offset))
         rows = tuple(
             tuple(extents[i, d] for d in range(tensor.dim())) for i, tensor in enumerate(self._program.examples)
         )
         return InputShapes(tuple(symbols), rows)
-
-    def _past_units(self, group: list[Slot], sizes: Sequence[int]) -> int:
-        return _first_without_units([self._try(dict.fromkeys(group, size)) for size in sizes])
 
     def _step(self, group: list[Slot], low: int) -> int | None:
         """The least step in which this size can grow with result shapes that are affine in it, if there is one."""

@@ -90,7 +90,11 @@ class _Sweeps(Solution):
         if is_window:
             first.append(_counter(arith.constant(ir.IndexType.get(), 0)))
         sweep = self._window if is_window else self._sweep
-        last = build_iterate(about, first, limit, sweep, self.otherwise if is_cut else None)
+
+        def exact() -> list[ir.Value]:
+            return [*self.otherwise(), *first[len(self.iterates) :]]
+
+        last = build_iterate(about, first, limit, sweep, exact if is_cut else None)
         finals = dict(zip(self.iterates, last, strict=False))
         keep(finals)
         self.replace(finals)

@@ -18,15 +18,24 @@ class Blocks:
     needs: tuple[frozenset[int], ...]
     """For each block, the others of these that it needs."""
     depths: tuple[int, ...]
-    """For each block, how many of these are the longest chain of blocks that it needs."""
+    """For each block, after how many sweeps it is final.
+
+    0 for those that are known before: blocks that need no others, and those that need only such. What they are
+    computed from is the same in every sweep.
+    """
 
     def is_needed(self, block: int) -> bool:
         """Does another one of these need a block?"""
         return any(block in needs for needs in self.needs)
 
     @property
+    def known(self) -> tuple[int, ...]:
+        """The blocks that are computed before the sweeps."""
+        return tuple(b for b, depth in enumerate(self.depths) if not depth)
+
+    @property
     def swept(self) -> tuple[int, ...]:
-        """The blocks that sweeps compute: those of depth 0 are known before, those that no other needs come after."""
+        """The blocks that sweeps compute; those that no other needs come after."""
         return tuple(b for b, depth in enumerate(self.depths) if depth and self.is_needed(b))
 
     @property
@@ -42,29 +51,31 @@ def blocks_of(network: Network, layers: Sequence[Sequence[int]]) -> Blocks:
         frozenset(home[n] for number in numbers for n in network.layers[number].needs if n in home) - {block}
         for block, numbers in enumerate(layers)
     )
-    depths: list[int] = []
+    chains: list[int] = []
     for those in needs:
-        depths.append(max((depths[b] + 1 for b in those), default=0))
+        chains.append(max((chains[b] + 1 for b in those), default=0))
+    depths = tuple(max(0, chain - 1) for chain in chains)
     check_depths(needs, depths)
-    return Blocks(tuple(tuple(numbers) for numbers in layers), needs, tuple(depths))
+    return Blocks(tuple(tuple(numbers) for numbers in layers), needs, depths)
 
 
 def check_depths(needs: Sequence[frozenset[int]], depths: Sequence[int]) -> None:
     """Prove that after k sweeps, from whatever start, all blocks with a depth of at most k are final.
 
-    By induction over k: what such a block needs is final one sweep earlier; before the first, that is nothing.
+    By induction over k: what a deeper block than 0 needs is final one sweep earlier; those of depth 0 need no others.
     """
-    sinks = isl.Map("{ block[b] -> block[n] : 1 = 0 }")
-    for block, those in enumerate(needs):
-        for needed in those:
-            sinks = sinks.union(isl.Map(f"{{ block[{block}] -> block[{needed}] }}"))
+    read = isl.Map("{ block[b] -> block[n] : 1 = 0 }")
     depth = isl.Map("{ block[b] -> [d] : 1 = 0 }")
-    for block, value in enumerate(depths):
+    for block, (those, value) in enumerate(zip(needs, depths, strict=True)):
         depth = depth.union(isl.Map(f"{{ block[{block}] -> [{value}] }}"))
-    final = depth.apply_range(isl.Map("{ [d] -> sweep[k] : d <= k }")).reverse()
-    before = isl.Map("{ sweep[k] -> sweep[k - 1] : k >= 0 }").apply_range(final)
-    from_zero = final.intersect_domain(isl.Set("{ sweep[k] : k >= 0 }"))
-    assert from_zero.apply_range(sinks).is_subset(before), "a block is said to be final before what it needs is"
+        for needed in those:
+            read = read.union(isl.Map(f"{{ block[{block}] -> block[{needed}] }}"))
+    final = depth.apply_range(isl.Map("{ [d] -> sweep[k] : d <= k and 0 <= k }")).reverse()
+    known = depth.intersect_range(isl.Set("{ [d] : d <= 0 }")).domain()
+    before = isl.Map("{ sweep[k] -> sweep[k - 1] : k >= 1 }").apply_range(final)
+    text = "a block is said to be final before what it needs is"
+    assert known.apply(read).is_subset(known), text
+    assert final.subtract_range(known).apply_range(read).is_subset(before), text
 
 
 def singles(layers: Iterable[int]) -> list[tuple[int, ...]]:

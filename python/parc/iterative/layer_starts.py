@@ -12,9 +12,10 @@ from parc.iterative.starts import add_solutions, add_starts
 def start_from_previous(function: func.FuncOp, iteration: ir.Operation) -> None:
     """Start from what the function is given, and give what the iteration ends with, in the place of zeros."""
     name = ir.StringAttr(iteration.attributes["name"]).value
-    previous = {_name(op): op for op in _named(iteration.regions[0].blocks[0], "parc.previous")}
-    extents = {array: _extents(op.operands[0], function) for array, op in previous.items()}
+    # Arrays that do not change have what they are for a start, and nothing takes them out.
     ends = {_name(use.owner): use.owner.operation.results[0] for use in iteration.results[0].uses}
+    previous = {_name(op): op for op in _named(iteration.regions[0].blocks[0], "parc.previous") if _name(op) in ends}
+    extents = {array: _extents(op.operands[0], function) for array, op in previous.items()}
     starts = add_starts(function, name, {array: op.results[0].type for array, op in previous.items()}, extents)
     for array, start in starts.items():
         previous[array].operands[0] = start

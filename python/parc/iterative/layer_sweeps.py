@@ -70,7 +70,7 @@ class _Writer:
 
     def solve(self, name: str, blocks: Blocks) -> ir.Operation | None:
         """Solve for the layers of a group, those of earlier groups being solved for; returns the iteration if any."""
-        known = [n for numbers, depth in zip(blocks.layers, blocks.depths, strict=True) if not depth for n in numbers]
+        known = [n for block in blocks.known for n in blocks.layers[block]]
         self._compute(known)
         swept = self._handed_on(blocks)
         iteration = self._iterate(name, blocks, swept) if swept else None
@@ -124,9 +124,14 @@ class _Writer:
         return sorted(found)
 
     def _iterate(self, name: str, blocks: Blocks, swept: Sequence[int]) -> ir.Operation:
-        """Write the iteration that solves for the layers that swept blocks hand on."""
-        settings, layers = self._settings, [self._network.layers[n] for n in swept]
-        symbols = symbol_arguments(self._network.function)
+        """Write the iteration that solves for the layers that swept blocks hand on.
+
+        It has the known layers that those need as well: read like the others, what needs them stays in the sweep.
+        """
+        settings, network = self._settings, self._network
+        fixed = self._read_as_arrays(blocks, swept)
+        layers = [network.layers[n] for n in (*fixed, *swept)]
+        symbols = symbol_arguments(network.function)
         bound = ir.AffineMap.get(0, len(symbols), [ir.AffineExpr.get_constant(blocks.bound)])
         limit = settings.limit if settings.limit < blocks.bound else 0
         about = Iteration(
@@ -143,27 +148,42 @@ class _Writer:
             types = {array: v.type for array, v in zip(layer.arrays, layer.values, strict=True)}
             check_tolerance(settings.tolerance, types, layer.op.location)
         with ir.InsertionPoint(self._end), layers[0].op.location:
+            exact = [self._solved.value(v) for n in fixed for v in network.layers[n].values]
             found = build_iterate(
                 about,
-                [zeros(v) for layer in layers for v in layer.values],
+                [*exact, *(zeros(v) for n in swept for v in network.layers[n].values)],
                 capped(bound, symbols, limit),
-                partial(self._sweep, blocks, swept),
-                partial(self._in_order, blocks, swept) if limit else None,
+                partial(self._sweep, blocks, fixed, swept, exact),
+                partial(self._in_order, blocks, swept, exact) if limit else None,
             )
         iteration = found[0].owner.operation.operands[0].owner.operation
-        lines = [ir.StringAttr.get(line) for line in described(self._network, blocks)]
+        lines = [ir.StringAttr.get(line) for line in described(network, blocks)]
         iteration.attributes["blocks"] = ir.ArrayAttr.get(lines)
-        self._give(self._solved, swept, found)
+        for value in found[: len(exact)]:
+            value.owner.operation.erase()
+        self._give(self._solved, swept, found[len(exact) :])
         return iteration
 
+    def _read_as_arrays(self, blocks: Blocks, swept: Sequence[int]) -> list[int]:
+        """The last known layers that swept blocks need."""
+        first = {b for b in blocks.known if not blocks.needs[b]}
+        read = {m for b in blocks.swept for n in blocks.layers[b] for m in self._network.layers[n].needs}
+        return [n for b in blocks.known if b not in first for n in blocks.layers[b] if n in read]
+
     def _sweep(
-        self, blocks: Blocks, swept: Sequence[int], _sweeps: ir.Value, olds: Sequence[ir.Value]
+        self,
+        blocks: Blocks,
+        fixed: Sequence[int],
+        swept: Sequence[int],
+        exact: Sequence[ir.Value],
+        _sweeps: ir.Value,
+        olds: Sequence[ir.Value],
     ) -> tuple[list[ir.Value], ir.Value]:
         """All swept blocks from what the last sweep gave: the layers handed on, and the largest change."""
         news: dict[int, Sequence[ir.Value]] = {}
         with self._known_in_front():
             previous = Scope(self._network, self._solved)
-            self._give(previous, swept, olds)
+            self._give(previous, [*fixed, *swept], olds)
             for block in blocks.swept:
                 own = Scope(self._network, previous)
                 handed_on = [n for n in blocks.layers[block] if n in swept]
@@ -171,15 +191,15 @@ class _Writer:
                     news[n] = own.compute(n)
         merge_systems(ir.InsertionPoint.current.block)
         values = [v for n in swept for v in news[n]]
-        return values, largest_change(values, olds)
+        return [*exact, *values], largest_change(values, olds[len(exact) :])
 
-    def _in_order(self, blocks: Blocks, swept: Sequence[int]) -> list[ir.Value]:
+    def _in_order(self, blocks: Blocks, swept: Sequence[int], exact: Sequence[ir.Value]) -> list[ir.Value]:
         """The layers handed on, computed one after the other."""
-        numbers = [n for layers, depth in zip(blocks.layers, blocks.depths, strict=True) if depth for n in layers]
+        numbers = [n for b, layers in enumerate(blocks.layers) if b not in blocks.known for n in layers]
         with self._known_in_front():
             scope = Scope(self._network, self._solved)
             found = {n: scope.compute(n) for n in self._towards(swept, among=numbers)}
-        return [v for n in swept for v in found[n]]
+        return [*exact, *(v for n in swept for v in found[n])]
 
     @contextmanager
     def _known_in_front(self) -> Iterator[None]:
@@ -208,5 +228,5 @@ class _Writer:
             many += f" in {len(blocks.layers)} {self._settings.blocks}blocks of {each}"
         return (
             f"{solver} was asked for; {many}, {len(blocks.swept)} of them swept over; "
-            f"those of depth k are final after k sweeps, all after {bound}"
+            f"all are final after {bound} sweep{'s' * (bound > 1)}"
         )

@@ -8,7 +8,6 @@ Several states are one tile of all their units, in `d`, `r` and `f`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import inf
 
 import islpy as isl
@@ -24,23 +23,14 @@ from parc.errors import CompileError
 from parc.iterative.copies import SystemCopy, require
 from parc.iterative.coupled import State, Step, single_step
 from parc.iterative.depth import Depth
+from parc.iterative.strips import share_out
 from parc.passes.split_products import gapless_index, input_products, split_into
-from parc.poly.affine import SET, from_aff, to_aff, to_map
+from parc.poly.affine import SET, from_aff, from_set, to_aff, to_map
 from parc.poly.boxes import Box, bounding_box, on_space
 from parc.poly.model import System, build
 
+_NARROW = 16
 _BLOCK, _ADDED = "jacobian", "added"
-
-
-@dataclass(frozen=True)
-class _Arrays:
-    """Unknowns of a sweep: `added` is indexed like the first state, the others like the points that write it."""
-
-    value: ir.Value
-    residual: ir.Value
-    blocks: tuple[ir.Value, ...]
-    """J, for each state it is the derivative by; of a diagonal J one array."""
-    added: ir.Value
 
 
 class Linearised:
@@ -65,20 +55,36 @@ class Linearised:
         """Erase what sweeps are made from."""
         self._copy.erase()
 
-    def sweep(self, olds: Mapping[str, ir.Value], factor: ir.Value) -> dict[str, ir.Value]:
-        """The new iterates for old ones, with J times `factor`, a tensor of one number; at the insertion point."""
-        copy = SystemCopy(self._system, {})
+    def sweep(self, olds: Mapping[str, ir.Value], factor: ir.Value, workers: int) -> dict[str, ir.Value]:
+        """The new iterates for old ones, with J times `factor`, a tensor of one number; at the insertion point.
+
+        workers: threads that share the points which are computed at once, where tiles are narrow; 1 leaves that to
+        `schedule`.
+        """
+        first = SystemCopy(self._system, {})
+        terms = self._terms(first)
+        self._linearise(first, olds, factor, terms)
+        known = [self._take(first, array) for array in terms]
+        linear = SystemCopy(self._system, {})
+        added = self._take(linear, self._solve(linear, known))
+        linear.op.attributes["solver"] = ir.StringAttr.get("scan")
+        last = SystemCopy(self._system, {})
         for name in self._names:
-            copy.unknown(name)
-            copy.boundaries(name)
-        arrays = self._unknowns(copy)
-        self._given(copy, arrays.added)
-        self._linearise(copy, olds, factor, arrays)
-        self._solve(copy, arrays)
-        self._add(copy, arrays)
-        self._go_on(copy)
-        copy.op.attributes["solver"] = ir.StringAttr.get("scan")
-        return {name: copy.take(name) for name in self._names}
+            last.unknown(name)
+            last.boundaries(name)
+        self._add(last, known, added)
+        # Wide tiles are shared by their units.
+        is_narrow = workers > 1 and sum(self._units) <= _NARROW
+        if is_narrow:
+            share_out(build(first.op), workers)
+        if not self._go_on(last) and is_narrow:
+            share_out(build(last.op), workers)
+        return {name: last.take(name) for name in self._names}
+
+    def _take(self, copy: SystemCopy, array: ir.Value) -> ir.Value:
+        """An array of a system, behind it."""
+        attributes = {"name": array.owner.attributes["name"]}
+        return ir.Operation.create("parc.array", [array.type], [copy.op.results[0]], attributes).results[0]
 
     def _prepare(self, is_dense: bool) -> None:
         self._step: Step = single_step(build(self._copy))
@@ -120,18 +126,18 @@ class Linearised:
 
     # -- unknowns ----------------------------------------------------------------------------------------------------
 
-    def _unknowns(self, copy: SystemCopy) -> _Arrays:
-        name, rows, width = self._states[0].name, self._rows, self._width
-        blocks = [[]] if self.is_diagonal else [[ir.AffineExpr.get_constant(units)] for units in self._units]
-        return _Arrays(
-            self._unknown(copy, f"{name}_value", [*self._extents, *rows, *width]),
-            self._unknown(copy, f"{name}_residual", [*self._extents, *rows, *width]),
-            tuple(
-                self._unknown(copy, f"{name}_{_BLOCK}{i}", [*self._extents, *rows, *b, *width])
-                for i, b in enumerate(blocks)
-            ),
-            self._unknown(copy, f"{name}_{_ADDED}", [*self._added.extents(), *rows, *width]),
-        )
+    def _terms(self, copy: SystemCopy) -> list[ir.Value]:
+        """Unknowns for f(old), r and J, by each state; of a diagonal J, one array.
+
+        They are indexed like the points that write them.
+        """
+        name, front, width = self._states[0].name, [*self._extents, *self._rows], self._width
+        columns = [[]] if self.is_diagonal else [[ir.AffineExpr.get_constant(units)] for units in self._units]
+        return [
+            self._unknown(copy, f"{name}_value", [*front, *width]),
+            self._unknown(copy, f"{name}_residual", [*front, *width]),
+            *(self._unknown(copy, f"{name}_{_BLOCK}{i}", [*front, *c, *width]) for i, c in enumerate(columns)),
+        ]
 
     def _unknown(self, copy: SystemCopy, name: str, extents: Sequence[ir.AffineExpr | int]) -> ir.Value:
         shape = [e if isinstance(e, ir.AffineExpr) else ir.AffineExpr.get_constant(e) for e in extents]
@@ -152,13 +158,21 @@ class Linearised:
         """Where the states are given, nothing is added."""
         element = ir.RankedTensorType(added.type).element_type
         with ir.InsertionPoint(copy.op):
-            sizes = Sizes().apply(
-                ir.AffineMap.get(0, len(copy.symbols), self._rows), list(self._system.op.operands)
-            )
+            sizes = Sizes().apply(ir.AffineMap.get(0, len(copy.symbols), self._rows), list(self._system.op.operands))
             zero = emit.filled(emit.empty_of([*sizes, *self._width], element))
-        if not self._unused.is_empty():
-            copy.arrays[_ADDED] = added
-            copy.fill(_ADDED, self._unused, zero)
+        rank, symbols = self._unused.dim(SET), len(copy.symbols)
+        everywhere = ir.AffineMap.get(rank, symbols, [ir.AffineExpr.get_dim(i) for i in range(rank)])
+        for domain in from_set(self._unused.gist_params(self._system.context).coalesce()):
+            with ir.InsertionPoint(self._body(copy)):
+                ir.Operation.create(
+                    "parc.boundary",
+                    operands=[added, zero],
+                    attributes={
+                        "domain": domain,
+                        "to": ir.AffineMapAttr.get(everywhere),
+                        "of": ir.AffineMapAttr.get(ir.AffineMap.get(rank, symbols, [])),
+                    },
+                )
         for boundary in self._system.boundaries:
             if boundary.target.array != self._states[0].name:
                 continue
@@ -172,7 +186,7 @@ class Linearised:
     # -- equations ---------------------------------------------------------------------------------------------------
 
     def _linearise(
-        self, copy: SystemCopy, olds: Mapping[str, ir.Value], factor: ir.Value, arrays: _Arrays
+        self, copy: SystemCopy, olds: Mapping[str, ir.Value], factor: ir.Value, terms: Sequence[ir.Value]
     ) -> None:
         """The step and its derivative at the old states, at all points."""
         equation = self._equation(copy, "linear")
@@ -184,11 +198,11 @@ class Linearised:
             differences = [
                 emit.elementwise([new, old], arith.subf, Sizes()) for new, old in zip(results, before, strict=True)
             ]
-            self._write(self._joined(results), arrays.value)
-            self._write(self._joined(differences), arrays.residual)
+            self._write(self._joined(results), terms[0])
+            self._write(self._joined(differences), terms[1])
             plain = [op.operation for op in block.operations]
             tiles = [self._tangents(equation, values, state) for state in self._states]
-            for tile, array in zip(self._blocks(tiles), arrays.blocks, strict=True):
+            for tile, array in zip(self._blocks(tiles), terms[2:], strict=True):
                 self._write(self._damped(tile, factor), array)
         derivative = [op.operation for op in block.operations if op.operation not in set(plain)]
         products = input_products(copy.op, equation)
@@ -197,38 +211,42 @@ class Linearised:
         stages += [("terms", rest), (_BLOCK, derivative)] if not self.is_diagonal else [("terms", rest + derivative)]
         split_into(copy.op, equation, stages)
 
-    def _solve(self, copy: SystemCopy, arrays: _Arrays) -> None:
-        """The affine recurrence."""
+    def _solve(self, copy: SystemCopy, terms: Sequence[ir.Value]) -> ir.Value:
+        """The affine recurrence; its unknown."""
+        name = f"{self._states[0].name}_{_ADDED}"
+        added = self._unknown(copy, name, [*self._added.extents(), *self._rows, *self._width])
+        self._given(copy, added)
         equation = self._equation(copy, "step")
+        _, residual, *blocks = terms
         with ir.InsertionPoint(equation.regions[0].blocks[0]), equation.location:
-            before = self._read(arrays.added, self._read_at)
-            total = self._read(arrays.residual, self._at)
+            before = self._read(added, self._read_at)
+            total = self._read(residual, self._at)
             if self.is_diagonal:
-                factor = self._read(arrays.blocks[0], self._at)
-                product = emit.elementwise([factor, before], arith.mulf, Sizes())
+                product = emit.elementwise([self._read(blocks[0], self._at), before], arith.mulf, Sizes())
                 total = emit.elementwise([product, total], arith.addf, Sizes())
             else:
                 first = 0
-                for array, state in zip(arrays.blocks, self._states, strict=True):
+                for array, state in zip(blocks, self._states, strict=True):
                     total = _times(self._of(state, before, first, has_units=True), self._read(array, self._at), total)
                     first += state.units
-            self._write(total, arrays.added, self._write_at)
+            self._write(total, added, self._write_at)
+        return added
 
-    def _add(self, copy: SystemCopy, arrays: _Arrays) -> None:
+    def _add(self, copy: SystemCopy, terms: Sequence[ir.Value], added: ir.Value) -> None:
         """The new states."""
         equation = self._equation(copy, "next")
         with ir.InsertionPoint(equation.regions[0].blocks[0]), equation.location:
             tiles = [
-                self._read(arrays.value, self._at),
-                self._read(arrays.added, self._write_at),
-                self._read(arrays.residual, self._at),
+                self._read(terms[0], self._at),
+                self._read(added, self._write_at),
+                self._read(terms[1], self._at),
             ]
 
-            def added(value: ir.Value, change: ir.Value, residual: ir.Value) -> ir.Value:
+            def corrected(value: ir.Value, change: ir.Value, residual: ir.Value) -> ir.Value:
                 more = arith.subf(change, residual)
                 return arith.select(_is_finite(more), arith.addf(value, more), value)
 
-            joined = emit.elementwise(tiles, added, Sizes())
+            joined = emit.elementwise(tiles, corrected, Sizes())
             first = 0
             for state in self._states:
                 part = self._of(state, joined, first)
@@ -236,17 +254,20 @@ class Linearised:
                     self._write(part, copy.arrays[name], write.attributes["at"].value)
                 first += state.units
 
-    def _go_on(self, copy: SystemCopy) -> None:
-        """What equations compute behind the points that all of them have, from the new states."""
+    def _go_on(self, copy: SystemCopy) -> bool:
+        """What equations compute behind the points that all of them have, from the new states; is there any?"""
+        goes_on = False
         for equation in self._system.equations:
             points = require(equation.domain, self._depth.of[equation.name].expr() - self._behind)
             if points.is_empty():
                 continue
+            goes_on = True
             written = [w.array for w in equation.writes]
             for array in {*written, *(r.array for r in equation.reads)} - set(copy.arrays):
                 copy.unknown(array)
                 copy.boundaries(array)
             copy.equation(equation, points, lambda _read, _name: None, written)
+        return goes_on
 
     def _first_behind(self) -> ir.AffineExpr:
         """The first depth at which not all equations go on; CompileError where others follow."""

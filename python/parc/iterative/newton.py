@@ -46,6 +46,7 @@ LIMIT = 64
 """Sweeps at most where no limit is given: what takes more is solved faster step by step."""
 _LEAST_FACTOR = 1 / 16
 """A smaller factor of J is 0."""
+_MOST_WORKERS = 64
 _FACTOR, _CHANGE = "factor", "change"
 
 
@@ -96,6 +97,8 @@ class _Newton(Solution):
         super().__init__(recurrence, name, settings)
         self._linearised = linearised
         self._damping = damping
+        # A schedule deals out points to so many workers at most: there are more of them on a GPU.
+        self._workers = settings.threads if settings.threads <= _MOST_WORKERS else 1
 
     def write(self) -> None:
         bound = ir.AffineMap.get(0, len(self.system.symbols), [self.recurrence.bound])
@@ -121,7 +124,7 @@ class _Newton(Solution):
 
     def _sweep(self, _: ir.Value, olds: Sequence[ir.Value]) -> tuple[list[ir.Value], ir.Value]:
         *states, factor, before = olds
-        news = self._linearised.sweep(dict(zip(self.iterates, states, strict=True)), factor)
+        news = self._linearised.sweep(dict(zip(self.iterates, states, strict=True)), factor, self._workers)
         change = largest_change([news[name] for name in self.iterates], states)
         after = _adapted(tensor.extract(factor, []), change, tensor.extract(before, []))
         last = change if change.type == before.type.element_type else arith.truncf(before.type.element_type, change)

@@ -119,9 +119,11 @@ class Recurrence:
         for name in self.iterates:
             elements = with_symbols(self.system.unknown(name).elements, copy.symbols)
             rest = reduce(isl.Set.subtract, swept[name], elements)
-            made = copy.keep(name, rest, olds[name])
-            if self.block > 1:
-                self._schedule_kept(made)
+            for op in copy.keep(name, rest, olds[name]):
+                if self.block > 1:
+                    # Before all blocks, by the workers that have blocks.
+                    owner = ir.AffineExpr.get_floor_div(ir.AffineExpr.get_dim(0), self.block)
+                    _schedule(op, len(copy.symbols), (0, 0, 0), owner)
         return copy, {name: copy.take(name) for name in self.iterates}
 
     def finish(self, finals: Arrays) -> SystemCopy:
@@ -221,9 +223,8 @@ class Recurrence:
 
         for op in copy.equation(equation, points, known, kept, coordinates):
             if coordinates is not None:
-                level = ir.AffineExpr.get_constant(self.depth.level[equation.name])
-                step, own = ir.AffineExpr.get_dim(1), ir.AffineExpr.get_dim(0)
-                _schedule(op, coordinates, [ir.AffineExpr.get_constant(1), step, level], own)
+                time = (1, ir.AffineExpr.get_dim(1), self.depth.level[equation.name])
+                _schedule(op, len(copy.symbols), time, ir.AffineExpr.get_dim(0))
 
     def _is_known(self, piece: _Piece, read: ir.Operation) -> bool:
         access = next(a for a in piece.equation.reads if a.op == read)
@@ -256,22 +257,13 @@ class Recurrence:
         moved = points.apply(to_map(coordinates, everywhere, equation.name).reverse())
         return moved.set_tuple_name(equation.name), coordinates
 
-    def _schedule_kept(self, made: Sequence[ir.Operation]) -> None:
-        """Elements are handed on first, by the workers of blocks."""
-        for op in made:
-            map_ = ir.AffineMapAttr(next(iter(_accesses(op))).attributes["at"]).value
-            own = ir.AffineExpr.get_floor_div(ir.AffineExpr.get_dim(0), self.block)
-            _schedule(op, map_, [ir.AffineExpr.get_constant(0)] * 3, own)
 
-
-def _schedule(op: ir.Operation, like: ir.AffineMap, time: Sequence[ir.AffineExpr], owner: ir.AffineExpr) -> None:
-    for key, exprs in (("schedule", list(time)), ("owner", [owner])):
-        op.attributes[key] = ir.AffineMapAttr.get(ir.AffineMap.get(like.n_dims, like.n_symbols, exprs))
-
-
-def _accesses(equation: ir.Operation) -> list[ir.Operation]:
-    operations = (op.operation for op in equation.regions[0].blocks[0].operations)
-    return [op for op in operations if op.name == "parc.write"]
+def _schedule(op: ir.Operation, symbols: int, time: Sequence[ir.AffineExpr | int], owner: ir.AffineExpr) -> None:
+    """Give an equation its time and worker."""
+    dims = len(op.regions[0].blocks[0].arguments)
+    exprs = [t if isinstance(t, ir.AffineExpr) else ir.AffineExpr.get_constant(t) for t in time]
+    for key, results in (("schedule", exprs), ("owner", [owner])):
+        op.attributes[key] = ir.AffineMapAttr.get(ir.AffineMap.get(dims, symbols, results))
 
 
 def _new(names: Sequence[str], symbols: Sequence[str]) -> list[str]:

@@ -6,10 +6,13 @@ pixels.  Here the step becomes one `parc.system`: an array for each layer's acti
 layer at one pixel (h, w) from those that the convolution sees, and x itself one of the unknowns.  Every activation is
 computed once, and the order is that of the exact dependences.
 
-    nonzero.py      which taps of the convolutions have weights
-    image.py        which dimensions are pixels; padding, slices and shifts as windows on other arrays
-    layers.py       which values are arrays, and which equation computes them
-    point.py        operations at one pixel
+    dims.py         which values depend on the image, and which of their dimensions are its rows and columns
+    windows.py      padding, slices and shifts as windows on other values
+    structure.py    linalg operations seen from one pixel
+    nonzero.py      which elements of weights can be other than zero
+    taps.py         what an operation sees from a pixel
+    layers.py       which values become arrays, and which equation computes each
+    point.py        what an equation computes at one pixel; generic.py, tiles.py, known.py: its operations
     write.py        the system
     sampler.py      from an imported step to an imported sampler
 """

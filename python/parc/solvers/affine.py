@@ -307,9 +307,7 @@ class _Part:
                 [self._copies.of(s) if isinstance(s, ir.Value) else s for s in mixed(op, name)]
                 for name in ("offsets", "sizes", "strides")
             )
-            return extract_slice(
-                source, [0] * count + offsets, [*self._columns, *extents], [1] * count + strides, wide
-            )
+            return extract_slice(source, [0] * count + offsets, [*self._columns, *extents], [1] * count + strides, wide)
         own = [[d.value + count for d in group] for group in op.attributes["reassociation"]]
         groups = [*([c] for c in range(count)), *own]
         if op.name == "tensor.collapse_shape":
