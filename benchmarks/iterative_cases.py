@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -124,35 +125,52 @@ def pixelcnn_case(options: Options, images: int) -> Case:
 
 
 def decoding_cases(options: Options) -> list[Case]:
-    """The next characters of a text: from a blank window, from the guess of a table, and from guesses made anew."""
+    """What comes next at some places of a text: from a blank window, a table's guess, and guesses made anew."""
     text, alphabet = decoding.read(Path(decoding.__file__).parents[1] / "LICENSE")
     model, loss = decoding.trained(text, alphabet, options.steps(1200))
     progress(f"trained a transformer: {loss:.2f} nats a character")
     step, table = decoding.Decoder(model).eval(), decoding.Table(text)
-    known = text[1000 : 1000 + decoding.CONTEXT]
-    context = decoding.encode(known, alphabet)
-    guess = decoding.encode(table.guess(known, decoding.WINDOW), alphabet)
-    blank = torch.zeros_like(guess)
-    window = f"{decoding.WINDOW} characters from"
-    cases = [
-        _sampling(options, "Decoding", f"{window} {name}", paper, step, (context,), start=start)
-        for name, start, paper in (("a blank", blank, "1.05x (CLLM)"), ("a guess", guess, ""))
-    ]
-    compiled = parc.compile(step, (blank, context), threads=options.threads)
+    places = [text[i : i + decoding.CONTEXT] for i in range(1000, 7000, 1000)]
+    contexts = {known: decoding.encode(known, alphabet) for known in places}
+    blank = torch.zeros(1, decoding.WINDOW, dtype=torch.long)
+    compiled = parc.compile(step, (blank, contexts[places[0]]), threads=options.threads)
+    sweep = parc.fixed_point(step, (blank, contexts[places[0]]), threads=options.threads)
 
-    def renewed() -> tuple[str, int]:
-        return decoding.renewed(lambda tokens: compiled(tokens, context), table, known, alphabet)
+    def in_order(program: nn.Module, known: str) -> tuple[Tensor, int]:
+        return one_by_one(lambda window: program(window, contexts[known]), blank), decoding.WINDOW
 
-    found = {"sweeps": lambda: decoding.encode(renewed()[0], alphabet)}
+    def from_blank(known: str) -> tuple[Tensor, int]:
+        return sweep(blank, contexts[known]), _sweeps(sweep)
+
+    def from_guess(known: str) -> tuple[Tensor, int]:
+        guess = decoding.encode(table.guess(known, decoding.WINDOW), alphabet)
+        return sweep(guess, contexts[known]), _sweeps(sweep)
+
+    def anew(known: str) -> tuple[Tensor, int]:
+        found, runs = decoding.renewed(lambda window: compiled(window, contexts[known]), table, known, alphabet)
+        return decoding.encode(found, alphabet), runs
+
+    def everywhere(decode: Callable[[str], tuple[Tensor, int]]) -> Compute:
+        return lambda: torch.cat([decode(known)[0] for known in places])
+
     return [
-        *cases,
-        replace(
-            cases[0],
-            setting=f"{window} guesses anew",
-            paper="",
-            programs={**cases[0].programs, **found},
-            sweeps=lambda: renewed()[1],
-        ),
+        Case(
+            task="Decoding",
+            setting=f"{len(places)} x {decoding.WINDOW} characters from {name}",
+            steps=len(places) * decoding.WINDOW,
+            paper=paper,
+            programs={
+                "eager": everywhere(partial(in_order, step)),
+                "exact": everywhere(partial(in_order, compiled)),
+                "sweeps": everywhere(decode),
+            },
+            sweeps=lambda decode=decode: sum(decode(known)[1] for known in places),  # type: ignore[misc]
+        )
+        for name, decode, paper in (
+            ("a blank", from_blank, "1.05x (CLLM)"),
+            ("a guess", from_guess, ""),
+            ("guesses anew", anew, ""),
+        )
     ]
 
 
@@ -181,8 +199,6 @@ def _sampling(
     paper: str,
     step: nn.Module,
     given: Sequence[Tensor],
-    *,
-    start: Tensor | None = None,
     exact: Compute | None = None,
 ) -> Case:
     """A fixed point x = step(x, *given), beside running the step once for each element of a row of x.
@@ -190,7 +206,7 @@ def _sampling(
     exact: parc's exact program, where it has a better one than the compiled step, run so often.
     """
     step = step.eval()
-    x = torch.zeros_like(given[-1]) if start is None else start
+    x = torch.zeros_like(given[-1])
 
     def each(program: nn.Module) -> Compute:
         return lambda: one_by_one(lambda y: program(y.view_as(x), *given).flatten(1), x.flatten(1)).view_as(x)

@@ -304,9 +304,7 @@ class IterateOp(Parc.Operation, name="iterate", traits=[ir.NoTerminatorTrait]):
         previous = _named(body[0], "parc.previous")
         following = _named(body[0], "parc.next")
         if set(previous) != set(following) or not previous:
-            return _fail(
-                self, "expects one `parc.next` for each array taken with `parc.previous`, and an array"
-            )
+            return _fail(self, "expects one `parc.next` for each array taken with `parc.previous`, and an array")
         exact = _named(otherwise[0], "parc.next") if otherwise else {}
         if exact and set(exact) != set(previous):
             return _fail(self, "expects all of its arrays to be given, where they are computed otherwise")
@@ -332,9 +330,7 @@ class PreviousOp(Parc.Operation, name="previous"):
             return True
         start, array = self.operation.operands[0].type, self.operation.results[0].type
         if start != array or not isinstance(array, ir.RankedTensorType):
-            return _fail(
-                self, f"expects a ranked tensor and a result of its type, got {start} and {array}"
-            )
+            return _fail(self, f"expects a ranked tensor and a result of its type, got {start} and {array}")
         return _has_name(self) and _inside(self, "parc.iterate")
 
 

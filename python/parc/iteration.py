@@ -68,5 +68,6 @@ class Iterations:
         text = f"{self.sweeps} sweep{'s' * (self.sweeps != 1)}{f' of {self.solver}' if self.solver else ''}"
         text += f", last change {self.change:.2g}"
         if self.tolerance is not None:
-            text += f" ({'within' if self.converged else 'above'} the tolerance of {self.tolerance:.2g})"
+            exact = "" if self.converged else "; exact: it ended at its bound, or was computed step by step"
+            text += f" ({'within' if self.converged else 'above'} the tolerance of {self.tolerance:.2g}{exact})"
         return text

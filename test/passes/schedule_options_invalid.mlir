@@ -4,7 +4,7 @@
 // RUN: not parc-opt %s --parc-schedule="sizes=T" 2>&1 | filecheck %s --check-prefix=SIZES
 // RUN: not parc-opt %s --parc-schedule="strategy=rows" 2>&1 | filecheck %s --check-prefix=ROWS
 
-// STRATEGY: error: there is no strategy "fastest" (known: auto, sequential, layers, rows, wavefront, scan, recursive-doubling, cyclic-reduction, nested-scan)
+// STRATEGY: error: there is no strategy "fastest" (known: auto, sequential, layers, rows, wavefront, scan, recursive-doubling, cyclic-reduction, nested-scan, jacobi, gauss-seidel, jacobi-gs, gs-jacobi, newton, quasi-newton)
 // DISTRIBUTE: error: there is no distribute "columns" (known: units, points, rows)
 // TILE: error: the time tile and the number of threads cannot be negative
 // SIZES: error: sizes are written like T=128,B=16, not 'T'

@@ -24,7 +24,7 @@ from parc.iterative.copies import SystemCopy, require
 from parc.iterative.coupled import State, Step, single_step
 from parc.iterative.depth import Depth
 from parc.iterative.strips import share_out
-from parc.passes.split_products import gapless_index, input_products, split_into
+from parc.passes.split_products import gapless_index, input_products, split_into, split_system
 from parc.poly.affine import SET, from_aff, from_set, to_aff, to_map
 from parc.poly.boxes import Box, bounding_box, on_space
 from parc.poly.model import System, build
@@ -76,6 +76,8 @@ class Linearised:
         # Wide tiles are shared by their units.
         is_narrow = workers > 1 and sum(self._units) <= _NARROW
         if is_narrow:
+            # Equations that are cut later would lose their times.
+            split_system(first.op)
             share_out(build(first.op), workers)
         if not self._go_on(last) and is_narrow:
             share_out(build(last.op), workers)
