@@ -75,6 +75,8 @@ class Iterate(Pass):
             found = [op for op in systems(module) if not is_inside(op, "parc.iterate")]
             built = [build(op) for op in found]
             sizes = default_sizes(built) | parse_sizes(self.sizes)
+            if self.solver in _NEWTON and not any(cycles(s, dependences(s)) for s in built):
+                _refuse(module, self.solver)
             names: set[str] = set()
             for op in found:
                 solver, why = self._choice(op, sizes)
@@ -132,6 +134,13 @@ class Iterate(Pass):
         from parc.iterative.newton import solve
 
         solve(system, name, settings, self.damping)
+
+
+def _refuse(module: ir.Module, solver: str) -> None:
+    """Of a model that is trained, another program may be meant."""
+    if "parc.trained" not in module.operation.attributes:
+        message = f"there is no recurrence to solve with {solver}: choose the strategy auto, or jacobi for many layers"
+        raise CompileError(message, _first(module))
 
 
 def _first(module: ir.Module) -> ir.Location | None:
