@@ -23,7 +23,7 @@ def test_the_readmes_examples_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     torch.manual_seed(0)
     names: dict[str, object] = {}
     monkeypatch.chdir(tmp_path)
-    use, training, saving = _blocks(README, "python")
+    use, training, sweeps, saving = _blocks(README, "python")
     exec(use, names)
     model, y = names["model"], names["y"]
     assert isinstance(model, torch.nn.LSTM)
@@ -33,6 +33,11 @@ def test_the_readmes_examples_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     loss = names["loss"]
     assert isinstance(loss, torch.Tensor)
     assert loss.item() < 0.05, "the twenty steps begin at 0.12 or so"
+    exec(sweeps, names)
+    step, image, noise = (names[name] for name in ("step", "image", "noise"))
+    assert callable(step)
+    assert isinstance(image, torch.Tensor)
+    assert torch.equal(image, step(image, noise))
     exec(saving, names)
     assert (tmp_path / "model.parc").is_file()
 
