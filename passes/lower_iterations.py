@@ -7,7 +7,15 @@ from torch_mlir import ir
 from torch_mlir.dialects import arith, bufferization, func, linalg, memref, scf, tensor
 
 from parc.autodiff.extents import Sizes, split
-from parc.codegen.irtools import captured_values, find_function, terminator, walk
+from parc.codegen.irtools import (
+    append_results,
+    captured_values,
+    find_function,
+    members,
+    name_of,
+    terminator,
+    walk,
+)
 from parc.codegen.loops import index
 from parc.errors import CompileError
 from parc.passbase import Pass
@@ -85,8 +93,8 @@ def _lower(op: ir.Operation) -> _Statistics:
     body, otherwise = op.regions
     tolerance = ir.FloatAttr(op.attributes["tolerance"]).value
     with ir.InsertionPoint(op), op.location:
-        buffers = {_name(p): _buffer(p.operands[0]) for p in _members(body.blocks[0], "parc.previous")}
-        (change,) = _members(body.blocks[0], "parc.change")
+        buffers = {name_of(p): _buffer(p.operands[0]) for p in members(body.blocks[0], "parc.previous")}
+        (change,) = members(body.blocks[0], "parc.change")
         loop = _loop(op.operands[0], change.operands[0].type, tolerance)
         _fill(loop.after.blocks[0], body.blocks[0], buffers)
         sweeps, last = loop.results
@@ -98,10 +106,10 @@ def _lower(op: ir.Operation) -> _Statistics:
             _store_next(branch.then_block, buffers)
         for use in list(op.results[0].uses):
             taker = use.owner.operation
-            value = bufferization.to_tensor(taker.results[0].type, buffers[_name(taker)], restrict=True)
+            value = bufferization.to_tensor(taker.results[0].type, buffers[name_of(taker)], restrict=True)
             taker.results[0].replace_all_uses_with(value)
             taker.erase()
-    statistics = _Statistics(_name(op), op.attributes["solver"], op.attributes["tolerance"], sweeps, last)
+    statistics = _Statistics(name_of(op), op.attributes["solver"], op.attributes["tolerance"], sweeps, last)
     op.erase()
     return statistics
 
@@ -138,15 +146,15 @@ def _goes_on(change: ir.Value, tolerance: float) -> ir.Value:
 def _fill(block: ir.Block, body: ir.Block, buffers: dict[str, ir.Value]) -> None:
     """Make a sweep's code the body of a loop."""
     sweeps = block.arguments[0]
-    (change,) = _members(body, "parc.change")
+    (change,) = members(body, "parc.change")
     with ir.InsertionPoint(block):
         scf.YieldOp([arith.addi(sweeps, index(1)), change.operands[0]])
     change.erase()
     body.arguments[0].replace_all_uses_with(sweeps)
     _take_over(body, block)
-    for previous in _members(block, "parc.previous"):
+    for previous in members(block, "parc.previous"):
         with ir.InsertionPoint(previous):
-            value = bufferization.to_tensor(previous.results[0].type, buffers[_name(previous)], restrict=True)
+            value = bufferization.to_tensor(previous.results[0].type, buffers[name_of(previous)], restrict=True)
         previous.results[0].replace_all_uses_with(value)
         previous.erase()
     _store_next(block, buffers)
@@ -161,42 +169,25 @@ def _take_over(source: ir.Block, target: ir.Block) -> None:
 
 def _store_next(block: ir.Block, buffers: dict[str, ir.Value]) -> None:
     """Store the arrays at the end of a block: until then, the previous ones are read."""
-    for following in _members(block, "parc.next"):
+    for following in members(block, "parc.next"):
         with ir.InsertionPoint(terminator(block)):
-            _copy(following.operands[0], buffers[_name(following)])
+            _copy(following.operands[0], buffers[name_of(following)])
         following.erase()
-
-
-def _members(block: ir.Block, kind: str) -> list[ir.Operation]:
-    return [op.operation for op in block.operations if op.operation.name == kind]
-
-
-def _name(op: ir.Operation) -> str:
-    return str(ir.StringAttr(op.attributes["name"]).value)
 
 
 def _return_statistics(main: func.FuncOp, statistics: Sequence[_Statistics]) -> None:
     """Append the numbers of sweeps and the last changes to the results."""
-    end = terminator(main.entry_block)
-    values, attributes = list(end.operands), []
-    if "res_attrs" in main.attributes:
-        attributes = list(ir.ArrayAttr(main.attributes["res_attrs"]))
-    attributes += [ir.DictAttr.get({})] * (len(values) - len(attributes))
     i64, f64 = ir.IntegerType.get_signless(64), ir.F64Type.get()
+    end, new = terminator(main.entry_block), []
     with ir.InsertionPoint(end), end.location:
         for found in statistics:
             change = found.change if found.change.type == f64 else arith.extf(f64, found.change)
             for label, value in (("sweeps", arith.index_cast(i64, found.sweeps)), ("change", change)):
-                values.append(tensor.from_elements(ir.RankedTensorType.get([], value.type), [value]))
-                named = {
+                attributes = {
                     "parc.kind": ir.StringAttr.get("statistic"),
                     "parc.name": ir.StringAttr.get(f"{found.name}.{label}"),
                     "parc.solver": found.solver,
                     "parc.tolerance": found.tolerance,
                 }
-                attributes.append(ir.DictAttr.get(named))
-        func.ReturnOp(values)
-    end.erase()
-    type_ = ir.FunctionType.get(main.type.inputs, [v.type for v in values])
-    main.attributes["function_type"] = ir.TypeAttr.get(type_)
-    main.attributes["res_attrs"] = ir.ArrayAttr.get(attributes)
+                new.append((tensor.from_elements(ir.RankedTensorType.get([], value.type), [value]), attributes))
+    append_results(main, new)

@@ -8,7 +8,9 @@ from torch_mlir.dialects import arith, func, tensor
 from parc.codegen.irtools import (
     find_function,
     insert_arguments,
+    result_attributes,
     run_pipeline,
+    set_results,
     symbol_arguments,
     terminator,
 )
@@ -92,7 +94,7 @@ def _return_sizes(main: func.FuncOp) -> list[int]:
 
     Gives the numbers of these results; `_name_results` undoes it.
     """
-    attributes = _result_attributes(main)
+    attributes = result_attributes(main)
     end = terminator(main.entry_block)
     values = list(end.operands)
     unnamed = [
@@ -102,7 +104,7 @@ def _return_sizes(main: func.FuncOp) -> list[int]:
         for i in unnamed:
             for d in range(ir.RankedTensorType(values[i].type).rank):
                 values.append(tensor.DimOp(values[i], arith.constant(ir.IndexType.get(), d)).result)
-    _return(main, values, attributes + [{}] * (len(values) - len(attributes)))
+    set_results(main, values, attributes + [{}] * (len(values) - len(attributes)))
     return unnamed
 
 
@@ -113,7 +115,7 @@ def _name_results(main: func.FuncOp, unnamed: list[int]) -> None:
         ir.RankedTensorType(main.type.results[i]).rank for i in unnamed
     )
     values = list(terminator(main.entry_block).operands)
-    attributes = _result_attributes(main)[:count]
+    attributes = result_attributes(main)[:count]
     sizes = iter(values[count:])
     for i in unnamed:
         exprs = []
@@ -123,21 +125,4 @@ def _name_results(main: func.FuncOp, unnamed: list[int]) -> None:
                 raise CompileError(f"size {d} of result {i} is not an affine function of the symbols", main.location)
             exprs.append(expr)
         attributes[i]["parc.shape"] = ir.AffineMapAttr.get(ir.AffineMap.get(0, len(positions), exprs))
-    _return(main, values[:count], attributes)
-
-
-def _return(main: func.FuncOp, values: list[ir.Value], attributes: list[dict[str, ir.Attribute]]) -> None:
-    """Make `values` the results of the function."""
-    end = terminator(main.entry_block)
-    with ir.InsertionPoint(end), end.location:
-        func.ReturnOp(values)
-    end.erase()
-    type_ = ir.FunctionType.get(main.type.inputs, [v.type for v in values])
-    main.attributes["function_type"] = ir.TypeAttr.get(type_)
-    main.attributes["res_attrs"] = ir.ArrayAttr.get([ir.DictAttr.get(a) for a in attributes])
-
-
-def _result_attributes(main: func.FuncOp) -> list[dict[str, ir.Attribute]]:
-    if "res_attrs" not in main.attributes:
-        return [{} for _ in main.type.results]
-    return [dict(_items(a)) for a in ir.ArrayAttr(main.attributes["res_attrs"])]
+    set_results(main, values[:count], attributes)

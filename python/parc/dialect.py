@@ -242,9 +242,9 @@ class ArrayOp(Parc.Operation, name="array"):
             return True
         if not _has_name(self):
             return False
-        owner = self.operation.operands[0].owner
-        if not isinstance(owner, ir.Operation | ir.OpView) or owner.name != "parc.system":
-            return _fail(self, "expects the solution of a `parc.system`")
+        owner = _solved_by(self, "parc.system")
+        if owner is None:
+            return False
         name = self.attributes["name"]
         for op in owner.regions[0].blocks[0].operations:
             if op.operation.name == "parc.unknown" and op.operation.attributes["name"] == name:
@@ -367,9 +367,9 @@ class IteratedOp(Parc.Operation, name="iterated"):
             return True
         if not _has_name(self):
             return False
-        owner = self.operation.operands[0].owner
-        if not isinstance(owner, ir.Operation | ir.OpView) or owner.name != "parc.iterate":
-            return _fail(self, "expects the solution of a `parc.iterate`")
+        owner = _solved_by(self, "parc.iterate")
+        if owner is None:
+            return False
         name = ir.StringAttr(self.attributes["name"]).value
         found = _named(owner.regions[0].blocks[0], "parc.previous").get(name)
         if found is None:
@@ -457,6 +457,15 @@ def _complete(op: ir.OpView, *attributes: str, operands: int | None = None, resu
 
 def _names(symbols: ir.ArrayAttr) -> str:
     return ", ".join(ir.StringAttr(s).value for s in symbols)
+
+
+def _solved_by(op: ir.OpView, kind: str) -> ir.Operation | None:
+    """The operation whose solution is the operand; reports an error and returns None when it is of another kind."""
+    owner = op.operation.operands[0].owner
+    if isinstance(owner, ir.Operation | ir.OpView) and owner.name == kind:
+        return owner.operation
+    _fail(op, f"expects the solution of a `{kind}`")
+    return None
 
 
 def _named(block: ir.Block, kind: str) -> dict[str, ir.Operation]:

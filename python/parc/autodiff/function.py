@@ -18,6 +18,7 @@ from parc.codegen.irtools import (
     captured_values,
     copy_module,
     find_function,
+    result_attributes,
     run_pipeline,
     terminator,
 )
@@ -100,7 +101,7 @@ class _Joint:
         end = terminator(self._block)
         returned = list(end.operands)
         attributes = [_attributes(a) for a in self.main.arg_attrs]
-        results = _result_attributes(self.main)
+        results = result_attributes(self.main)
         for i, value in ((i, v) for i, v in enumerate(returned) if _is_floating(v.type)):
             seed = self._block.add_argument(value.type, end.location)
             attributes.append(_input(f"gradient{i}") | _shape(results[i]))
@@ -255,7 +256,7 @@ class _Cut:
         ]
         _reorder_arguments(copy, order)
         copy.attributes["arg_attrs"] = ir.ArrayAttr.get([ir.DictAttr.get(attributes[i]) for i in order])
-        gradients = _result_attributes(self._main)[self._joint.results :]
+        gradients = result_attributes(self._main)[self._joint.results :]
         copy.attributes["res_attrs"] = ir.ArrayAttr.get([ir.DictAttr.get(g) for g in gradients])
         return copy
 
@@ -274,7 +275,7 @@ class _Cut:
 
     def _shorten_main(self, saved: Sequence[ir.Value]) -> None:
         results = list(terminator(self._block).operands)[: self._joint.results]
-        attributes = _result_attributes(self._main)[: self._joint.results]
+        attributes = result_attributes(self._main)[: self._joint.results]
         attributes += [{**_input(f"saved{i}"), "parc.kind": ir.StringAttr.get("saved")} for i in range(len(saved))]
         _return(self._main, [*results, *saved])
         remove_unused(self._block)
@@ -329,12 +330,6 @@ def _reorder_arguments(function: func.FuncOp, order: Sequence[int]) -> None:
 
 def _attributes(dictionary: ir.Attribute) -> dict[str, ir.Attribute]:
     return {named_.name: named_.attr for named_ in ir.DictAttr(dictionary)}
-
-
-def _result_attributes(function: func.FuncOp) -> list[dict[str, ir.Attribute]]:
-    if "res_attrs" not in function.attributes:
-        return [{} for _ in function.type.results]
-    return [_attributes(a) for a in function.attributes["res_attrs"]]
 
 
 def _input(name: str) -> dict[str, ir.Attribute]:

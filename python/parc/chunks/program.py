@@ -8,7 +8,14 @@ from torch_mlir.dialects import affine, func, tensor
 from parc.chunks.complete import complete_steps
 from parc.chunks.steps import Along, follow
 from parc.chunks.systems import States, time_symbol
-from parc.codegen.irtools import arguments_of_kind, find_function, insert_arguments, symbol_arguments
+from parc.codegen.irtools import (
+    append_results,
+    arguments_of_kind,
+    find_function,
+    insert_arguments,
+    symbol_arguments,
+    terminator,
+)
 from parc.errors import CompileError
 from parc.poly.model import build, systems
 
@@ -74,8 +81,9 @@ def state_slice(main: func.FuncOp, unknown: ir.Operation, solved: ir.Value, at: 
 
 def _hand_on(main: func.FuncOp, found: list[tuple[ir.Operation, States]], time: int) -> None:
     """Return the last states too."""
-    end = main.entry_block.operations[len(main.entry_block.operations) - 1]
-    values, attributes = list(end.operands), list(main.attributes["res_attrs"])
+    end = terminator(main.entry_block)
+    count = len(end.operands)
+    new: list[tuple[ir.Value, dict[str, ir.Attribute]]] = []
     state = {"parc.kind": ir.StringAttr.get("state")}
     with ir.InsertionPoint(end):
         for system, array in found:
@@ -84,13 +92,9 @@ def _hand_on(main: func.FuncOp, found: list[tuple[ir.Operation, States]], time: 
             whole = taken(system, unknown)
             for place in array.places():
                 steps = ir.AffineExpr.get_symbol(time) + place
-                attributes.append(ir.DictAttr.get(_attributes(f"state{len(values)}", shape) | state))
-                values.append(state_slice(main, unknown, whole, steps))
-        func.ReturnOp(values)
-    end.operation.erase()
-    type_ = ir.FunctionType.get(main.type.inputs, [v.type for v in values])
-    main.attributes["function_type"] = ir.TypeAttr.get(type_)
-    main.attributes["res_attrs"] = ir.ArrayAttr.get(attributes)
+                attributes = _attributes(f"state{count + len(new)}", shape) | state
+                new.append((state_slice(main, unknown, whole, steps), attributes))
+    append_results(main, new)
 
 
 def _take_over(main: func.FuncOp, found: list[tuple[ir.Operation, States]]) -> None:

@@ -1,7 +1,7 @@
 """Small helpers on MLIR operations that several passes share."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch_mlir import ir
 from torch_mlir.dialects import arith, func
@@ -71,6 +71,16 @@ def is_inside(op: ir.OpView | ir.Operation, *names: str) -> bool:
     return False
 
 
+def members(block: ir.Block, name: str) -> list[ir.Operation]:
+    """The operations of a block that are called `name`; not those inside of others."""
+    return [op.operation for op in block.operations if op.operation.name == name]
+
+
+def name_of(op: ir.Operation | ir.OpView) -> str:
+    """The attribute `name` of an operation."""
+    return str(ir.StringAttr(op.operation.attributes["name"]).value)
+
+
 def captured_values(op: ir.OpView | ir.Operation) -> list[ir.Value]:
     """The operands of `op`, and of what is nested in it, that are defined outside of it."""
     nested = walk(op)
@@ -125,6 +135,32 @@ def insert_arguments(function: func.FuncOp, at: int, new: Sequence[tuple[ir.Type
         block.erase_argument(0)
     function.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(types, function.type.results))
     function.arg_attrs = ir.ArrayAttr.get(attributes)
+
+
+def result_attributes(function: func.FuncOp) -> list[dict[str, ir.Attribute]]:
+    """The attributes of each result."""
+    if "res_attrs" not in function.attributes:
+        return [{} for _ in function.type.results]
+    return [{named.name: named.attr for named in ir.DictAttr(a)} for a in function.attributes["res_attrs"]]
+
+
+def set_results(
+    function: func.FuncOp, values: Sequence[ir.Value], attributes: Sequence[Mapping[str, ir.Attribute]]
+) -> None:
+    """Make a function return these values, with these attributes."""
+    end = terminator(function.entry_block)
+    with ir.InsertionPoint(end), end.location:
+        func.ReturnOp(values)
+    end.erase()
+    type_ = ir.FunctionType.get(function.type.inputs, [v.type for v in values])
+    function.attributes["function_type"] = ir.TypeAttr.get(type_)
+    function.attributes["res_attrs"] = ir.ArrayAttr.get([ir.DictAttr.get(dict(a)) for a in attributes])
+
+
+def append_results(function: func.FuncOp, new: Sequence[tuple[ir.Value, Mapping[str, ir.Attribute]]]) -> None:
+    """Make a function return more values, with their attributes, behind all others."""
+    values = [*terminator(function.entry_block).operands, *(value for value, _ in new)]
+    set_results(function, values, [*result_attributes(function), *(attributes for _, attributes in new)])
 
 
 def run_pipeline(module: ir.Module, pipeline: str, stage: str) -> None:

@@ -7,6 +7,7 @@ from functools import reduce
 from torch_mlir import ir
 from torch_mlir.dialects import affine, arith, linalg, math, tensor
 
+from parc.autodiff.emit import constant
 from parc.autodiff.extents import Sizes, split
 
 Sweep = Callable[[ir.Value, Sequence[ir.Value]], tuple[Sequence[ir.Value], ir.Value]]
@@ -94,21 +95,10 @@ def largest_change(news: Sequence[ir.Value], olds: Sequence[ir.Value]) -> ir.Val
     return reduce(arith.maximumf, changes)
 
 
-def zeros(like: ir.Value) -> ir.Value:
-    """A tensor of zeros with the type and sizes of a value."""
-    type_ = like.type
-    empty = ir.Operation.create("tensor.empty", [type_], split(Sizes().of(like))[0]).results[0]
-    return linalg.fill(_zero(type_.element_type), outs=[empty])
-
-
 def capped(bound: ir.AffineMap, symbols: Sequence[ir.Value], limit: int) -> ir.Value:
     """The smaller one of a bound and a limit, as an index; the bound where the limit is 0."""
     value = affine.AffineApplyOp(bound, list(symbols)).result
     return value if not limit else arith.minsi(value, arith.constant(ir.IndexType.get(), limit))
-
-
-def _zero(type_: ir.Type) -> ir.Value:
-    return arith.constant(type_, 0.0 if isinstance(type_, ir.FloatType) else 0)
 
 
 def _change(new: ir.Value, old: ir.Value) -> ir.Value:
@@ -141,7 +131,7 @@ def _largest(
     """The largest value of a body over all but the leading dimensions, whose extents are `sizes`."""
     dynamic, static = split(sizes)
     empty = ir.Operation.create("tensor.empty", [ir.RankedTensorType.get(static, number)], dynamic).results[0]
-    start = linalg.fill(_zero(number), outs=[empty])
+    start = linalg.fill(constant(number, 0.0), outs=[empty])
     dims = [ir.AffineExpr.get_dim(d) for d in range(rank)]
     whole, kept = ir.AffineMap.get(rank, 0, dims), ir.AffineMap.get(rank, 0, dims[: len(sizes)])
     kinds = ["parallel"] * len(sizes) + ["reduction"] * (rank - len(sizes))

@@ -3,7 +3,7 @@
 from torch_mlir import ir
 from torch_mlir.dialects import func
 
-from parc.codegen.irtools import symbol_arguments
+from parc.codegen.irtools import members, name_of, symbol_arguments
 from parc.codegen.sizes import affine_of, sizes_of
 from parc.errors import CompileError
 from parc.iterative.starts import add_solutions, add_starts
@@ -11,10 +11,11 @@ from parc.iterative.starts import add_solutions, add_starts
 
 def start_from_previous(function: func.FuncOp, iteration: ir.Operation) -> None:
     """Start from what the function is given, and give what the iteration ends with, in the place of zeros."""
-    name = ir.StringAttr(iteration.attributes["name"]).value
+    name = name_of(iteration)
     # Arrays that do not change have what they are for a start, and nothing takes them out.
-    ends = {_name(use.owner): use.owner.operation.results[0] for use in iteration.results[0].uses}
-    previous = {_name(op): op for op in _named(iteration.regions[0].blocks[0], "parc.previous") if _name(op) in ends}
+    ends = {name_of(use.owner): use.owner.operation.results[0] for use in iteration.results[0].uses}
+    inside = members(iteration.regions[0].blocks[0], "parc.previous")
+    previous = {name_of(op): op for op in inside if name_of(op) in ends}
     extents = {array: _extents(op.operands[0], function) for array, op in previous.items()}
     starts = add_starts(function, name, {array: op.results[0].type for array, op in previous.items()}, extents)
     for array, start in starts.items():
@@ -33,11 +34,3 @@ def _extents(value: ir.Value, function: func.FuncOp) -> ir.AffineMap:
         text = "layers cannot start from the last call where their sizes do not follow from those of inputs"
         raise CompileError(text, function.location)
     return ir.AffineMap.get(0, len(symbols), exprs)
-
-
-def _named(block: ir.Block, kind: str) -> list[ir.Operation]:
-    return [op.operation for op in block.operations if op.operation.name == kind]
-
-
-def _name(op: ir.Operation | ir.OpView) -> str:
-    return str(ir.StringAttr(op.attributes["name"]).value)

@@ -8,8 +8,10 @@ from functools import partial
 from torch_mlir import ir
 from torch_mlir.dialects import func
 
+from parc.autodiff.emit import zeros
+from parc.autodiff.extents import Sizes
 from parc.codegen.irtools import arguments_of_kind, captured_values, symbol_arguments, terminator, walk
-from parc.iterative.emit import Iteration, build_iterate, capped, largest_change, zeros
+from parc.iterative.emit import Iteration, build_iterate, capped, largest_change
 from parc.iterative.layer_blocks import Blocks, described
 from parc.iterative.layer_starts import start_from_previous
 from parc.iterative.layers import Network, needed_at_the_end
@@ -151,7 +153,7 @@ class _Writer:
             exact = [self._solved.value(v) for n in fixed for v in network.layers[n].values]
             found = build_iterate(
                 about,
-                [*exact, *(zeros(v) for n in swept for v in network.layers[n].values)],
+                [*exact, *(zeros(v, Sizes()) for n in swept for v in network.layers[n].values)],
                 capped(bound, symbols, limit),
                 partial(self._sweep, blocks, fixed, swept, exact),
                 partial(self._in_order, blocks, swept, exact) if limit else None,

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from torch_mlir import ir
 
-from parc.codegen.irtools import captured_values
+from parc.codegen.irtools import captured_values, name_of
 
 
 def merge_systems(block: ir.Block) -> None:
@@ -42,11 +42,7 @@ def _members(system: ir.Operation) -> list[ir.Operation]:
 
 
 def _names(system: ir.Operation) -> set[str]:
-    return {_name(op) for op in _members(system) if "name" in op.attributes}
-
-
-def _name(op: ir.Operation) -> str:
-    return str(ir.StringAttr(op.attributes["name"]).value)
+    return {name_of(op) for op in _members(system) if "name" in op.attributes}
 
 
 def _rename(system: ir.Operation, taken: Iterable[str]) -> None:
@@ -54,11 +50,11 @@ def _rename(system: ir.Operation, taken: Iterable[str]) -> None:
     taken = {*taken}
     users = [use.owner.operation for use in system.results[0].uses]
     named = [op for op in _members(system) if "name" in op.attributes]
-    for name in [name for op in named if (name := _name(op)) in taken]:
+    for name in [name for op in named if (name := name_of(op)) in taken]:
         fresh, number = name, 1
-        while fresh in taken or fresh in map(_name, named):
+        while fresh in taken or fresh in map(name_of, named):
             fresh, number = f"{name}_{number}", number + 1
-        for op in (op for op in (*named, *users) if _name(op) == name):
+        for op in (op for op in (*named, *users) if name_of(op) == name):
             op.attributes["name"] = ir.StringAttr.get(fresh)
 
 

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch_mlir import ir
-from torch_mlir.dialects import arith, func, linalg, tensor
+from torch_mlir.dialects import func, tensor
 
+from parc.autodiff.emit import filled
 from parc.autodiff.extents import Sizes, split
 from parc.iterative.starts import add_solutions, add_starts, shapes
 from parc.iterative.sweeps import Arrays, Recurrence
@@ -65,8 +66,7 @@ class Solution:
         dynamic, static = split(sizes)
         tile = ir.RankedTensorType.get(static, type_.element_type)
         empty = ir.Operation.create("tensor.empty", [tile], dynamic).results[0]
-        is_float = isinstance(type_.element_type, ir.FloatType)
-        return linalg.fill(arith.constant(type_.element_type, 0.0 if is_float else 0), outs=[empty])
+        return filled(empty)
 
     def otherwise(self) -> list[ir.Value]:
         """The system as it is, step by step."""

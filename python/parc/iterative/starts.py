@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch_mlir import ir
 from torch_mlir.dialects import func
 
-from parc.codegen.irtools import arguments_of_kind, insert_arguments, symbol_arguments, terminator
+from parc.codegen.irtools import append_results, arguments_of_kind, insert_arguments, symbol_arguments
 from parc.codegen.sizes import affine_of, substitute
 from parc.errors import CompileError
 from parc.poly.model import System
@@ -47,17 +47,9 @@ def add_solutions(
     function: func.FuncOp, iteration: str, values: Mapping[str, ir.Value], extents: Mapping[str, ir.AffineMap]
 ) -> None:
     """Results of `parc.kind = "solution"`, one an array, behind all others."""
-    end = terminator(function.entry_block)
-    old = list(end.operands)
-    attributes = list(ir.ArrayAttr(function.attributes["res_attrs"])) if "res_attrs" in function.attributes else []
-    attributes += [ir.DictAttr.get({})] * (len(old) - len(attributes))
-    for name in values:
+    new = []
+    for name, value in values.items():
         text = {"parc.kind": "solution", "parc.name": f"{iteration}.{name}"}
-        named: dict[str, ir.Attribute] = {key: ir.StringAttr.get(value) for key, value in text.items()}
-        attributes.append(ir.DictAttr.get(named | {"parc.shape": ir.AffineMapAttr.get(extents[name])}))
-    with ir.InsertionPoint(end), end.location:
-        func.ReturnOp([*old, *values.values()])
-    end.erase()
-    types = [*function.type.results, *(v.type for v in values.values())]
-    function.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(function.type.inputs, types))
-    function.attributes["res_attrs"] = ir.ArrayAttr.get(attributes)
+        named: dict[str, ir.Attribute] = {key: ir.StringAttr.get(word) for key, word in text.items()}
+        new.append((value, named | {"parc.shape": ir.AffineMapAttr.get(extents[name])}))
+    append_results(function, new)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import islpy as isl
 from torch_mlir import ir
@@ -29,12 +30,19 @@ def dimension_names(count: int, symbols: tuple[str, ...]) -> tuple[str, ...]:
 
 def evaluate(expr: ir.AffineExpr, symbols: Sequence[int]) -> int:
     """The value of an expression in the symbols alone, for these values of theirs."""
+    return int(value_at(expr, (), symbols))
+
+
+def value_at(expr: ir.AffineExpr, dims: Sequence[Any], symbols: Sequence[Any] = ()) -> Any:
+    """The value of an expression for these values of its dimensions and symbols: integers, or arrays of such."""
     expr = expr.maybe_downcast()
     if isinstance(expr, ir.AffineConstantExpr):
         return int(expr.value)
     if isinstance(expr, ir.AffineSymbolExpr):
         return symbols[expr.position]
-    left, right = evaluate(expr.lhs, symbols), evaluate(expr.rhs, symbols)
+    if isinstance(expr, ir.AffineDimExpr):
+        return dims[expr.position]
+    left, right = value_at(expr.lhs, dims, symbols), value_at(expr.rhs, dims, symbols)
     if isinstance(expr, ir.AffineAddExpr):
         return left + right
     if isinstance(expr, ir.AffineMulExpr):

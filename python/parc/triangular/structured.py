@@ -16,6 +16,7 @@ from torch_mlir import ir
 from torch_mlir.dialects import linalg
 
 from parc.codegen.irtools import defining_op, terminator, walk
+from parc.poly.affine import value_at
 from parc.triangular.bits import masked_unions
 from parc.triangular.elements import Array, Bits, Elements, collapsed, union, whole
 from parc.triangular.scalars import COMBINING, combine, numpy_type, opaque, reduced, scalar_rule
@@ -94,7 +95,8 @@ class _Nest:
         if not map_.results:
             return elements.reshaped([1] * rank)
         indices = [_over_nest(d, rank, n) for d, n in enumerate(self.extents)]
-        return elements.taken(tuple(_evaluated(e, indices) for e in map_.results))
+        nest = np.zeros([1] * rank, np.int64)
+        return elements.taken(tuple(nest + value_at(e, indices) for e in map_.results))
 
     def placed(self, elements: Elements, result: int) -> Elements:
         """Elements over the nest (of size 1 along its reductions) as those of a result."""
@@ -296,23 +298,6 @@ def _dims(map_: ir.AffineMap) -> set[int]:
     for result in map_.results:
         visit(result)
     return found
-
-
-def _evaluated(expr: ir.AffineExpr, dims: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """The value of an expression for these values of its dimensions."""
-    expr = expr.maybe_downcast()
-    if isinstance(expr, ir.AffineConstantExpr):
-        return np.full([1] * len(dims), expr.value)
-    if isinstance(expr, ir.AffineDimExpr):
-        return dims[expr.position]
-    left, right = _evaluated(expr.lhs, dims), _evaluated(expr.rhs, dims)
-    if isinstance(expr, ir.AffineAddExpr):
-        return left + right
-    if isinstance(expr, ir.AffineMulExpr):
-        return left * right
-    if isinstance(expr, ir.AffineModExpr):
-        return left % right
-    return left // right if isinstance(expr, ir.AffineFloorDivExpr) else -(-left // right)
 
 
 def _over_nest(dim: int, rank: int, extent: int) -> NDArray[np.int64]:
